@@ -1,0 +1,101 @@
+"""Requests and replies about runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from daemon.protocol.states import RunState
+
+
+class ErrorInfo(BaseModel):
+    """An error as users see it; `code` is for programs."""
+
+    code: str
+    title: str
+    hint: str = ""
+    faults: list[dict[str, str]] = Field(default_factory=list)
+    """For `recipe.invalid`: every fault as `path` and `message`."""
+
+
+class Warning(BaseModel):
+    """Something that went wrong without ending the run."""
+
+    code: str
+    title: str
+    hint: str = ""
+    step: int = 0
+
+
+class CreateRun(BaseModel):
+    """Body of `POST /v1/runs`: the recipe as nested plain values, checked by the service."""
+
+    recipe: dict[str, Any]
+
+
+class RunView(BaseModel):
+    """A run as lists show it. Times are seconds since 1970, UTC; paths are absolute on the service's machine."""
+
+    id: str
+    name: str
+    kind: str = "embedding"
+    model: str
+    state: RunState
+    phase: str = ""
+    """While running: `loading`, `encoding`, `training`, `preview` or `saving`; else empty."""
+    asked: str = ""
+    """`pause` or `stop` while the worker has not yet followed the command."""
+    step: int = 0
+    steps: int
+    loss: float | None = None
+    mean_loss: float | None = None
+    learn_rate: float | None = None
+    steps_per_second: float | None = None
+    seconds_left: float | None = None
+    prompt: str = ""
+    """A prompt of the newest batch, escaped for terminals."""
+    folder: str
+    preview: str = ""
+    """Path of the newest preview, empty before the first."""
+    preview_step: int = 0
+    embedding: str = ""
+    """Path of the embedding in the embeddings folder once the run finished or was stopped."""
+    error: ErrorInfo | None = None
+    warnings: list[Warning] = Field(default_factory=list)
+    restarts: int = 0
+    """How often the worker was lost under this run."""
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class RunDetail(RunView):
+    """`GET /v1/runs/ID`."""
+
+    recipe: dict[str, Any]
+    previews: list[str] = Field(default_factory=list)
+    """Paths of all previews, oldest first."""
+
+
+class RunList(BaseModel):
+    """`GET /v1/runs`: in the order of the queue, then ended ones, newest first."""
+
+    runs: list[RunView]
+
+
+class LossPoint(BaseModel):
+    """One bucket of consecutive steps."""
+
+    step: int
+    """Last step of the bucket."""
+    mean: float
+    low: float
+    high: float
+
+
+class LossSeries(BaseModel):
+    """`GET /v1/runs/ID/losses?points=N`: at most N buckets over all steps so far, in order."""
+
+    id: str
+    points: list[LossPoint]

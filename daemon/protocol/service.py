@@ -1,0 +1,98 @@
+"""What the service says of itself, of its words, and in its event stream."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from daemon.protocol.runs import RunView
+
+API_VERSION = 1
+"""Never raised for additions; those get a word in `capabilities`."""
+
+CAPABILITIES = ["runs", "generate", "evaluate", "embeddings", "events"]
+
+HEARTBEAT_S = 10.0
+"""A stream sends a line at least this often; a client takes it for dead after three times as long."""
+
+
+class ServerInfo(BaseModel):
+    """`GET /v1/`."""
+
+    api: int = API_VERSION
+    daemon: str
+    """Version of the program."""
+    boot_id: str
+    pid: int
+    workspace: str
+    socket: str
+    capabilities: list[str] = Field(default_factory=lambda: list(CAPABILITIES))
+
+
+class WorkerView(BaseModel):
+    """The process that owns the device."""
+
+    pid: int | None = None
+    state: Literal["absent", "starting", "idle", "busy", "failed"] = "absent"
+    device: str = ""
+    model: str = ""
+    """Name of the loaded model, empty when none is."""
+    note: str = ""
+    """Why it failed or waits, for people."""
+
+
+class WordView(BaseModel):
+    """One embedding file. A word that is not usable is listed with the reason."""
+
+    name: str
+    path: str
+    usable: bool
+    reason: str = ""
+    vectors: int = 0
+    width: int = 0
+    """Length of each vector."""
+    step: int | None = None
+    model: str = ""
+    """Name of the base model it was trained on, as its file says; escaped for terminals."""
+    hash: str = ""
+    """First 12 hex digits of the file's SHA-256."""
+
+
+class WordList(BaseModel):
+    """`GET /v1/embeddings`, sorted by name without regard to case."""
+
+    words: list[WordView]
+
+
+class State(BaseModel):
+    """`GET /v1/state`: everything a screen shows, taken together at event number `seq`."""
+
+    boot_id: str
+    seq: int
+    runs: list[RunView]
+    words: list[WordView]
+    worker: WorkerView
+    folders: dict[str, Any] = Field(default_factory=dict)
+    """Watched folders with how they are watched and when they were last read."""
+    problem: str = ""
+    """Why the service is degraded (disk full, no history, ...), empty when it is well."""
+
+
+class StreamLine(BaseModel):
+    """One line of `GET /v1/events?after=BOOT_ID:SEQ` (NDJSON).
+
+    hello: first line, with `boot_id`, `seq`, `oldest`. reset: `after` is unknown here; read /v1/state again.
+    fact: numbered, kept for a while; `topic` is `run`, `run.removed`, `words`, `worker`, `job` or `problem`.
+    gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView.
+    heartbeat; lagged: too slow, the stream ends, read /v1/state again; bye: the service stops, with `reason`.
+    """
+
+    type: Literal["hello", "reset", "fact", "gauge", "heartbeat", "lagged", "bye"]
+    boot_id: str = ""
+    seq: int = 0
+    oldest: int = 0
+    topic: str = ""
+    key: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+    reason: str = ""

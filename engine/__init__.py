@@ -1,0 +1,1 @@
+"""The craft: models, prompts, embeddings, datasets, training, sampling. No socket, no screen, no printing."""
