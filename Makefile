@@ -1,0 +1,33 @@
+# Everything runs in .venv, which is made with pip through constraints.txt when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check lint slow gpu chaos benchmark
+
+demo: .venv
+	$(BIN)/vocable demo
+
+test: .venv
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow gpu chaos: .venv
+	$(BIN)/python -m pytest -m $@
+
+benchmark: .venv
+	$(BIN)/python benchmarks/step.py
+
+.venv: pyproject.toml constraints.txt
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+		|| { rm -rf .venv; exit 1; }
+	touch .venv

@@ -1,0 +1,1 @@
+"""Prompt templates, one prompt a line; package data found by engine.dataset.templates."""
