@@ -1,4 +1,4 @@
-"""The real programs in a workspace of their own: the command line as a subprocess, the service it starts, the starter."""
+"""The real programs in a workspace of their own: the command line as a subprocess, and the service it starts."""
 
 from __future__ import annotations
 
