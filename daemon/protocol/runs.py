@@ -44,6 +44,9 @@ class RunView(BaseModel):
     state: RunState
     phase: str = ""
     """While running: `loading`, `encoding`, `training`, `preview` or `saving`; else empty."""
+    phase_done: int = 0
+    """Units of the phase that are done (pictures encoded, sampling steps); 0 of 0 when it has none."""
+    phase_total: int = 0
     asked: str = ""
     """`pause` or `stop` while the worker has not yet followed the command."""
     step: int = 0

@@ -11,7 +11,7 @@ from daemon.protocol.runs import RunView
 API_VERSION = 1
 """Never raised for additions; those get a word in `capabilities`."""
 
-CAPABILITIES = ["runs", "generate", "evaluate", "embeddings", "events"]
+CAPABILITIES = ["runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"]
 
 HEARTBEAT_S = 10.0
 """A stream sends a line at least this often; a client takes it for dead after three times as long."""
@@ -63,6 +63,27 @@ class WordList(BaseModel):
     """`GET /v1/embeddings`, sorted by name without regard to case."""
 
     words: list[WordView]
+
+
+class ModelView(BaseModel):
+    """One base model that recipes and requests can name."""
+
+    name: str
+    path: str
+    family: str
+    """`sd1`, `sd2` or `starter`."""
+    width: int
+    """Length of a token vector; words of another width cannot be used with it."""
+    size: int
+    """Native edge of a picture in pixels."""
+    hash: str
+    """First 10 hex digits of the SHA-256 of the U-Net's weight file."""
+
+
+class ModelList(BaseModel):
+    """`GET /v1/models`, the starter first."""
+
+    models: list[ModelView]
 
 
 class State(BaseModel):
