@@ -1,0 +1,128 @@
+"""The word that a picture carries: base64 of JSON, in AUTOMATIC1111's layout of 2022 that every later tool kept.
+
+Written by `engine.sampling.png`, read by `read` in the inspector. No torch. The keys are those of its `.pt` files; a
+tensor is an object with the one key TORCHTENSOR. Numbers are written so that float32 comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.embedding.vectors import MAX_VECTORS, MAX_WIDTH, Embedding, check_vectors
+from engine.errors import VocableError
+
+KEY = "sd-ti-embedding"
+"""Keyword of the PNG text chunk."""
+
+_STAR_ID = 265
+"""CLIP's token of a lone `*`, which the layout names as the word's own."""
+
+_MAX_DEPTH = 8
+_MAX_BRACKETS = 4096
+_MAX_TEXT = 256
+
+_BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def encode_payload(embedding: Embedding) -> str:
+    """Write an embedding as the value of the chunk; other programs use its name as the word to prompt with."""
+    values = {
+        "string_to_token": {"*": _STAR_ID},
+        "string_to_param": {"*": {"TORCHTENSOR": embedding.vectors.tolist()}},
+        "name": embedding.name,
+        "step": embedding.step,
+        "sd_checkpoint": embedding.model_hash or None,
+        "sd_checkpoint_name": embedding.model or None,
+    }
+    return base64.b64encode(json.dumps(values, allow_nan=False).encode()).decode("ascii")
+
+
+def decode_payload(value: bytes, name: str) -> Embedding:
+    """Read the value of the chunk; the word is called `name`, whatever the payload says.
+
+    Raises:
+        VocableError: `embedding.unreadable`, or from `check_vectors`.
+    """
+    values = _parse(value)
+    params = values.get("string_to_param")
+    if not isinstance(params, dict) or len(params) != 1:
+        raise _broken("string_to_param does not hold exactly one tensor")
+    vectors = check_vectors(name, _tensor(next(iter(params.values()))))
+    step = values.get("step")
+    return Embedding(
+        name=name,
+        vectors=vectors,
+        step=step if type(step) is int and 0 <= step < 1 << 53 else 0,
+        model=_text(values.get("sd_checkpoint_name")),
+        model_hash=_text(values.get("sd_checkpoint")),
+    )
+
+
+def _parse(value: bytes) -> dict[str, Any]:
+    try:
+        text = base64.b64decode(value, validate=True)
+    except binascii.Error:
+        raise _broken("it is not base64") from None
+    _check_nesting(text)
+    try:
+        values = json.loads(text.decode("utf-8"), parse_constant=_refuse, parse_int=_parse_int)
+    except (ValueError, RecursionError) as error:
+        raise _broken(f"it is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise _broken("it is not a JSON object")
+    return values
+
+
+def _check_nesting(text: bytes) -> None:
+    """Refuse JSON that would take far more memory or stack to parse than an embedding does."""
+    depth = brackets = 0
+    for match in _BRACKETS.finditer(text):
+        sign = match.group()
+        if sign in b"[{":
+            depth, brackets = depth + 1, brackets + 1
+        elif sign in b"]}":
+            depth -= 1
+        if depth > _MAX_DEPTH or brackets > _MAX_BRACKETS:
+            raise _broken("it is nested more than an embedding is")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError("a number has more than 20 digits")
+    return int(digits)
+
+
+def _tensor(value: Any) -> NDArray[np.floating]:
+    rows = value.get("TORCHTENSOR") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise _broken("it holds no tensor")
+    if not isinstance(rows[0], list):
+        rows = [rows]
+    width = len(rows[0])
+    if len(rows) > MAX_VECTORS or not 1 <= width <= MAX_WIDTH:
+        raise _broken(f"it holds {len(rows)} x {width} numbers")
+    if not all(isinstance(row, list) and len(row) == width for row in rows):
+        raise _broken("its vectors are of different lengths")
+    if not all(type(number) in (int, float) for row in rows for number in row):
+        raise _broken("its vectors hold something else than numbers")
+    return np.array(rows, dtype=np.float64)
+
+
+def _text(value: Any) -> str:
+    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+
+
+def _broken(problem: str) -> VocableError:
+    hint = "Copy the picture again from where it was made."
+    return VocableError("embedding.unreadable", f"The word in the picture cannot be read: {problem}.", hint)

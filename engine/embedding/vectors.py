@@ -1,0 +1,65 @@
+"""An embedding: the vectors of one word and what is known of their origin.
+
+Plain data in numpy, so that the inspector and every reader and writer of files work without torch. The invariant:
+vectors are float32, finite, and between 1 and 128 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import VocableError
+
+MAX_VECTORS = 128
+"""More than any prompt can take in (75); leaves room to read what others wrote."""
+
+MAX_WIDTH = 8192
+
+MAX_MAGNITUDE = 65504.0
+"""Largest number of half precision, in which a model may run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One word. Compared by identity; compare `vectors` bit for bit where equality matters."""
+
+    name: str
+    vectors: NDArray[np.float32]
+    """[V, D], one row for each place that the word takes in a prompt."""
+    step: int = 0
+    """Updates that the vectors have had."""
+    model: str = ""
+    """Name of the base model that they were trained on, where known."""
+    model_hash: str = ""
+    """Its hash: 10 hex digits, from some older programs 8."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Further entries for the file's header, e.g. from `engine.embedding.metadata.describe`."""
+
+
+def check_vectors(name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Make float32 rows of what a file or a training run holds; a single vector becomes one row.
+
+    Raises:
+        VocableError: `embedding.shape` or `embedding.not_finite`, in words that name the word and the numbers.
+    """
+    rows = values[np.newaxis, :] if values.ndim == 1 else values
+    if rows.ndim != 2 or not 1 <= rows.shape[0] <= MAX_VECTORS or not 1 <= rows.shape[1] <= MAX_WIDTH:
+        shape = " x ".join(str(edge) for edge in values.shape) or "a single number"
+        raise VocableError(
+            "embedding.shape",
+            f"The word '{name}' holds {shape} numbers, not 1 to {MAX_VECTORS} vectors of at most {MAX_WIDTH}.",
+            "Use a file that holds one textual-inversion embedding.",
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+    if not np.isfinite(rows).all() or np.abs(rows).max() > MAX_MAGNITUDE:
+        raise VocableError(
+            "embedding.not_finite",
+            f"The vectors of the word '{name}' hold NaN, infinity or numbers beyond {MAX_MAGNITUDE:.0f}.",
+            "Use an earlier copy; these vectors were spoilt in training.",
+        )
+    return rows
