@@ -1,0 +1,16 @@
+"""Entry point of `vocable`: a command, or the terminal program when no command is given."""
+
+from __future__ import annotations
+
+import sys
+
+from tui.cli.app import run_command_line
+
+
+def main() -> int:
+    """Run the program with the arguments of the process and return its exit code."""
+    return run_command_line(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Waiting for a job of the service (pictures, an evaluation, a new word) with progress; Ctrl-C cancels it.
+
+Used by `generate`, `new` and `demo`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import VocableError
+from tui.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from daemon.client import Client
+    from daemon.protocol.jobs import JobView
+
+_WAIT_S = 10.0
+
+
+async def finish_job(client: Client, job: JobView, progress: Progress, label: str) -> dict[str, Any]:
+    """Wait until a job is done and return its result; when this wait is cancelled, so is the job.
+
+    Raises:
+        VocableError: the job's own error, or `job.cancelled`.
+    """
+    try:
+        while job.state in ("queued", "running"):
+            progress.update(label, job.done, job.total)
+            job = await client.job(job.id, wait_s=_WAIT_S)
+    except asyncio.CancelledError:
+        with contextlib.suppress(VocableError):
+            await client.cancel_job(job.id)
+        raise
+    if job.state == "cancelled":
+        raise VocableError("job.cancelled", "The job was cancelled.", "Ask again when you want it after all.")
+    if job.state == "failed":
+        error = job.error
+        raise VocableError(
+            error.code if error else "job.failed",
+            error.title if error else "The job failed.",
+            error.hint if error else "",
+        )
+    if job.total:
+        progress.update(label, job.total, job.total)
+    return job.result or {}
