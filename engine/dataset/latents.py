@@ -1,0 +1,154 @@
+"""Latents of pictures, computed once and kept on disk by content.
+
+Called by training and evaluation, in the worker. An entry is a function of picture bytes, size, crop rule and VAE
+alone: pictures are encoded one at a time, because the bits of a result may depend on what else is in a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from engine.dataset.pictures import CROP_RULE, decode_picture, fit_picture, read_picture
+from engine.errors import VocableError
+from engine.files import write_atomically
+from engine.models.load import Model
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The VAE's posterior of one picture, not yet scaled by the model's factor; on the CPU."""
+
+    mean: Tensor
+    """[C, h, w] float32."""
+    std: Tensor
+    """[C, h, w] float32."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    latents: Latents
+    picture_hash: str
+    """SHA-256 of the picture's file, hexadecimal."""
+    transparent: bool
+    """Only known when the picture was encoded now; False when it came from the cache."""
+
+
+class LatentCache:
+    """Latents of one model's VAE at one size, in `folder`; entries that do not verify are made again.
+
+    Args:
+        on_write_error: told of an entry that could not be kept; the latents are right all the same.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Model,
+        *,
+        width: int,
+        height: int,
+        on_write_error: Callable[[VocableError], None],
+    ) -> None:
+        self._folder = folder
+        self._model = model
+        self._size = (width, height)
+        self._on_write_error = on_write_error
+        self._base = f"{width}x{height} crop {CROP_RULE} vae {hash_vae(model)}"
+
+    def encode(self, path: Path) -> Encoded:
+        """Latents of the picture at `path`, from the cache or made now.
+
+        Raises:
+            VocableError: `dataset.picture` when it cannot be read, `dataset.latents` when the VAE overflows on it.
+        """
+        data = read_picture(path)
+        picture_hash = hashlib.sha256(data).hexdigest()
+        key = hashlib.sha256(f"{self._base} picture {picture_hash}".encode()).hexdigest()
+        entry = self._folder / key[:2] / f"{key}.safetensors"
+        kept = read_entry(entry)
+        if kept is not None:
+            return Encoded(kept, picture_hash, transparent=False)
+        decoded = decode_picture(data, path)
+        latents = encode_picture(self._model, fit_picture(decoded.image, *self._size), path)
+        try:
+            write_entry(entry, latents)
+        except VocableError as error:
+            self._on_write_error(error)
+        return Encoded(latents, picture_hash, decoded.transparent)
+
+
+def encode_picture(model: Model, image: Image.Image, path: Path) -> Latents:
+    """Encode one RGB picture; `path` only names it in errors."""
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).copy() / 127.5 - 1.0).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        posterior = model.vae.encode(pixels.to(device=model.device, dtype=model.vae.dtype)).latent_dist
+        mean, std = (part[0].to(device="cpu", dtype=torch.float32) for part in (posterior.mean, posterior.std))
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise VocableError(
+            "dataset.latents",
+            f"The model's VAE overflows on the picture '{path.name}'.",
+            "Train with train.precision = float32, or leave this picture out.",
+        )
+    return Latents(mean.contiguous(), std.contiguous())
+
+
+def hash_vae(model: Model) -> str:
+    """SHA-256 of the VAE's weights as they are on the device, with the device's kind: all that decides its output."""
+    digest = hashlib.sha256(model.device.type.encode())
+    for name, tensor in sorted(model.vae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_entry(path: Path) -> Latents | None:
+    """Read a cache entry; None when there is none or it is not what was written under this name."""
+    try:
+        return _parse_entry(path.read_bytes(), path.stem)
+    except (OSError, ValueError):
+        return None
+
+
+def write_entry(path: Path, latents: Latents) -> None:
+    """Write a cache entry and read it back before it takes its name. Raises VocableError `disk.*`."""
+    tensors = {"mean": latents.mean, "std": latents.std, "sha256": _hash(latents, path.stem)}
+    write_atomically(path, save(tensors), verify=lambda data: _verify(data, path.stem))
+
+
+def _verify(data: bytes, key: str) -> None:
+    try:
+        _parse_entry(data, key)
+    except ValueError as error:
+        raise VocableError("disk.write", f"A cached picture was not written right ({error}).") from error
+
+
+def _parse_entry(data: bytes, key: str) -> Latents:
+    """Raises ValueError when `data` is no entry, or not the one that was written for `key`."""
+    try:
+        tensors = load(data)
+        latents = Latents(tensors["mean"], tensors["std"])
+        written = tensors["sha256"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"not a cache entry: {error}") from error
+    if not torch.equal(written, _hash(latents, key)):
+        raise ValueError("its content does not have the hash that it names")
+    return latents
+
+
+def _hash(latents: Latents, key: str) -> Tensor:
+    """[32] uint8: SHA-256 over the entry's key and both tensors."""
+    digest = hashlib.sha256(key.encode())
+    for tensor in (latents.mean, latents.std):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

@@ -1,0 +1,87 @@
+"""What the disk knows about a recipe before anything is loaded: is all there that training will need?
+
+Called by the service when a run is created, and by the worker again before it trains. No torch; no picture is decoded.
+Every fault is reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from engine.dataset.captions import read_caption
+from engine.dataset.folder import find_folder, list_pictures
+from engine.dataset.templates import find_template, read_template
+from engine.errors import Faults, RecipeError, VocableError
+from engine.models.catalog import ModelEntry, find_model
+from engine.recipe import Recipe
+
+_Found = TypeVar("_Found")
+
+_MAX_CAPTION_FAULTS = 5
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The things on disk that a recipe's names stand for."""
+
+    model: ModelEntry
+    folder: Path
+    template: Path
+    lines: tuple[str, ...]
+    """Prompts of the template, `[name]` in each."""
+    pictures: tuple[Path, ...]
+    """At least one, in natural order; whether each can be decoded is not known yet."""
+
+
+def check_recipe(
+    recipe: Recipe, *, models: Sequence[Path], datasets: Sequence[Path], templates: Sequence[Path]
+) -> Resolved:
+    """Look up everything that `recipe` names.
+
+    Args:
+        models, datasets, templates: folders in which names are looked up; what is shipped is always found.
+
+    Raises:
+        RecipeError: with every fault: unknown or incomplete model, missing or empty folder, unreadable captions,
+            missing template, a prompt without `[name]`.
+    """
+    faults = Faults()
+    model = _attempt(faults, "model", lambda: find_model(recipe.model, models))
+    folder = _attempt(faults, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
+    pictures = _attempt(faults, "data.folder", lambda: list_pictures(folder)) if folder else None
+    _check_captions(faults, pictures or ())
+    template = _attempt(faults, "data.template", lambda: find_template(recipe.data.template, templates))
+    lines = _attempt(faults, "data.template", lambda: read_template(template)) if template else None
+    if faults.items or not (model and folder and pictures and template and lines):
+        raise RecipeError(faults.items)
+    return Resolved(model, folder, template, lines, pictures)
+
+
+def _attempt(faults: Faults, path: str, find: Callable[[], _Found]) -> _Found | None:
+    try:
+        return find()
+    except VocableError as error:
+        faults.add(path, _message(error))
+        return None
+
+
+def _check_captions(faults: Faults, pictures: Sequence[Path]) -> None:
+    found: dict[str, None] = {}
+    for picture in pictures:
+        try:
+            read_caption(picture)
+        except VocableError as error:
+            found[_message(error)] = None
+    for message in list(found)[:_MAX_CAPTION_FAULTS]:
+        faults.add("data.folder", message)
+    if len(found) > _MAX_CAPTION_FAULTS:
+        faults.add("data.folder", f"{len(found) - _MAX_CAPTION_FAULTS} more captions are unreadable")
+
+
+def _message(error: VocableError) -> str:
+    """An error as part of a list of faults, which has stops of its own."""
+    title = error.title[:1].lower() + error.title[1:]
+    return f"{title} {error.hint}".strip().rstrip(".")

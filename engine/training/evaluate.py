@@ -1,0 +1,148 @@
+"""The honest number: how well phrases describe pictures, measured with the same noise and timesteps for each phrase.
+
+Called by the worker, between two steps or by itself. Nothing is drawn but from the seed, so equal questions have equal
+answers; lower is better, and phrases compare because they share every draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.dataset.captions import read_caption
+from engine.dataset.folder import list_pictures
+from engine.dataset.latents import LatentCache
+from engine.dataset.templates import fill_template
+from engine.embedding.vectors import Embedding
+from engine.models.load import Model
+from engine.prompt.encode import encode
+from engine.prompt.tokens import lay_out, word_ids
+from engine.randomness import python_random, torch_generator
+from engine.training.batches import Sample, add_noise
+
+_BATCH = 32
+"""Pictures in one pass of the U-Net at 64 x 64 latents or fewer; larger latents take proportionally fewer."""
+_BATCH_CELLS = _BATCH * 64 * 64
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One noised picture and the template line that describes it."""
+
+    sample: int
+    line: int
+    timestep: int
+    noise: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    *,
+    folder: Path,
+    lines: Sequence[str],
+    phrases: Sequence[str],
+    words: Sequence[Embedding],
+    width: int,
+    height: int,
+    seed: int,
+    timesteps: int = 20,
+    noises: int = 2,
+    latents: Path,
+) -> Iterator[tuple[int, int] | list[float]]:
+    """Mean squared error of the model's prediction on the pictures of `folder`, for each phrase in place of `[name]`.
+
+    Args:
+        lines: prompt templates; each noised picture is described by one of them, the same for every phrase.
+        phrases: texts, which may hold any of `words`.
+        timesteps: strata of equal width; the middle of each is measured.
+        noises: draws of noise for each picture and timestep.
+        latents: folder of the latent cache; the posterior's mean is measured.
+
+    Yields:
+        (done, total) in passes of the U-Net, at last the losses in the order of the phrases.
+
+    Raises:
+        VocableError: `dataset.*` when a picture cannot be read: leaving it out would change the number.
+    """
+    samples = _read_samples(model, folder, latents, width, height)
+    draws = _list_draws(samples, model, len(lines), seed, timesteps, noises)
+    cells = samples[0].latents.mean[0].numel()
+    size = max(1, min(_BATCH, _BATCH_CELLS // cells))
+    batches = [draws[begin : begin + size] for begin in range(0, len(draws), size)]
+    total = len(batches) * len(phrases)
+    losses: list[float] = []
+    for phrase in phrases:
+        conditioning = _encode_prompts(model, samples, lines, phrase, words)
+        errors: list[Tensor] = []
+        for batch in batches:
+            yield len(losses) * len(batches) + len(errors), total
+            errors.append(_measure(model, samples, batch, conditioning, seed))
+        losses.append(float(torch.cat(errors).double().mean()))
+    yield total, total
+    yield losses
+
+
+def _read_samples(model: Model, folder: Path, latents: Path, width: int, height: int) -> list[Sample]:
+    cache = LatentCache(latents, model, width=width, height=height, on_write_error=lambda _: None)
+    return [Sample(path.name, read_caption(path), cache.encode(path).latents) for path in list_pictures(folder)]
+
+
+def _list_draws(
+    samples: Sequence[Sample], model: Model, lines: int, seed: int, timesteps: int, noises: int
+) -> list[_Draw]:
+    steps = len(model.alphas_cumprod)
+    draws = []
+    for sample in range(len(samples)):
+        for stratum in range(timesteps):
+            for noise in range(noises):
+                line = python_random(seed, "evaluation line", sample, stratum, noise).randrange(lines)
+                draws.append(_Draw(sample, line, (2 * stratum + 1) * steps // (2 * timesteps), noise))
+    return draws
+
+
+def _encode_prompts(
+    model: Model, samples: Sequence[Sample], lines: Sequence[str], phrase: str, words: Sequence[Embedding]
+) -> dict[tuple[int, int], Tensor]:
+    """Conditioning [77 * n, D] of every pair of picture and line, all of one length; each text is encoded once."""
+    ids = [word_ids(word.name, len(word.vectors), model.tokenizer) for word in words]
+    vectors = {word.name: torch.tensor(word.vectors, device=model.device) for word in words}
+    texts = {
+        (sample, line): fill_template(text, name=phrase, filewords=samples[sample].caption)
+        for sample in range(len(samples))
+        for line, text in enumerate(lines)
+    }
+    distinct = list(dict.fromkeys(texts.values()))
+    chunks = [lay_out(text, model.tokenizer, ids) for text in distinct]
+    encoded = dict(zip(distinct, encode(model, chunks, vectors), strict=True))
+    return {pair: encoded[text] for pair, text in texts.items()}
+
+
+def _measure(
+    model: Model,
+    samples: Sequence[Sample],
+    batch: Sequence[_Draw],
+    conditioning: dict[tuple[int, int], Tensor],
+    seed: int,
+) -> Tensor:
+    """[B] float32 on the CPU: the error of each draw."""
+    alphas = model.alphas_cumprod.cpu()
+    noisy, target = zip(*(_noise(samples, draw, alphas, model, seed) for draw in batch), strict=True)
+    predicted = model.unet(
+        torch.stack(noisy).to(device=model.device, dtype=model.dtype),
+        torch.tensor([draw.timestep for draw in batch], device=model.device),
+        encoder_hidden_states=torch.stack([conditioning[draw.sample, draw.line] for draw in batch]),
+    ).sample
+    errors: Tensor = (predicted.float().cpu() - torch.stack(target)).square().flatten(1).mean(dim=1)
+    return errors
+
+
+def _noise(samples: Sequence[Sample], draw: _Draw, alphas: Tensor, model: Model, seed: int) -> tuple[Tensor, Tensor]:
+    latents = samples[draw.sample].latents.mean * model.scaling_factor
+    generator = torch_generator(seed, "evaluation noise", draw.sample, draw.timestep, draw.noise)
+    noise = torch.randn(latents.shape, generator=generator)
+    return add_noise(latents, noise, alphas[draw.timestep], model.prediction_type)

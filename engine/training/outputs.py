@@ -1,0 +1,196 @@
+"""The files of a run's folder besides its checkpoints, and the word itself in the embeddings folder.
+
+Called by the training loop. `log.txt` has one line a record; the table of losses and `settings.json` use the web UI's
+names, so that tools made for those read them. Nothing is replaced that is not kept elsewhere first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.embedding.vectors import Embedding
+from engine.embedding.write import encode_safetensors, save_embedding
+from engine.events import Event, PhaseChanged, Progress, event_to_dict
+from engine.files import write_atomically, write_error
+from engine.recipe import format_recipe
+from engine.text import escape
+from engine.training.job import TrainingJob
+from engine.training.report import Reading
+
+LOSS_TABLE = "textual_inversion_loss.csv"
+_COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
+
+
+class RunLog:
+    """`log.txt`: what happened and when, in UTC; foreign text is escaped."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        self._path = folder / "log.txt"
+        self._clock = clock
+        self._phase = ""
+
+    def write_event(self, event: Event) -> None:
+        """Log what is news: no losses, and of a phase only its beginning."""
+        if isinstance(event, Progress) or (isinstance(event, PhaseChanged) and event.phase == self._phase):
+            return
+        if isinstance(event, PhaseChanged):
+            self._phase = event.phase
+        fields = event_to_dict(event)
+        self.write(fields.pop("event"), fields)
+
+    def write(self, kind: str, fields: dict[str, Any]) -> None:
+        moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        words = [f"{key}={escape(json.dumps(value, ensure_ascii=False))}" for key, value in fields.items()]
+        _append(self._path, " ".join([moment, kind, *words]) + "\n")
+
+
+class LossTable:
+    """The table of losses as CSV; after a resume no step stands in it twice.
+
+    Args:
+        every: steps between rows; 0 for no table.
+        epoch_of: epoch and place in the epoch of an update's number (from 0).
+    """
+
+    def __init__(self, folder: Path, *, every: int, epoch_of: Callable[[int], tuple[int, int]]) -> None:
+        self._path = folder / LOSS_TABLE
+        self._every = every
+        self._epoch_of = epoch_of
+
+    def cut(self, step: int) -> None:
+        """Drop the rows beyond `step`, and a last row that was not written whole."""
+        try:
+            lines = self._path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        kept = [line for line in lines[1:] if line.endswith("\n") and line.isascii() and _step_of(line) <= step]
+        write_atomically(self._path, "".join([_row(_COLUMNS), *kept]).encode("ascii"))
+
+    def add(self, readings: Iterable[Reading]) -> None:
+        rows = []
+        for reading in readings:
+            if self._every and reading.step % self._every == 0:
+                loss = "nan" if reading.loss is None else f"{reading.loss:.7f}"
+                rows.append(_row((reading.step, *self._epoch_of(reading.step - 1), loss, reading.learn_rate)))
+        if rows:
+            header = "" if self._path.exists() else _row(_COLUMNS)
+            _append(self._path, header + "".join(rows))
+
+    def sync(self) -> None:
+        """Have the rows so far survive a power cut."""
+        try:
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+
+def copy_path(job: TrainingJob, step: int) -> Path:
+    return job.folder / "embeddings" / f"{job.recipe.name}-{step}.safetensors"
+
+
+def preview_path(job: TrainingJob, step: int, number: int) -> Path:
+    """Where preview `number` (from 0) of `step` belongs."""
+    suffix = f"-{number + 1}" if number else ""
+    return job.folder / "images" / f"{job.recipe.name}-{step}{suffix}.png"
+
+
+def write_settings(job: TrainingJob, *, pictures: int, initial_step: int, clock: Callable[[], float]) -> None:
+    """Write `recipe.toml` and `settings.json`, the latter with the web UI's names as far as it has such fields."""
+    recipe = job.recipe
+    moment = datetime.fromtimestamp(clock(), UTC)
+    settings = {
+        "datetime": f"{moment:%Y-%m-%d %H:%M:%S}",
+        "model_name": job.resolved.model.name,
+        "model_hash": job.resolved.model.hash,
+        "num_of_dataset_images": pictures,
+        "num_vectors_per_token": recipe.start.vectors,
+        "embedding_name": recipe.name,
+        "learn_rate": recipe.train.learn_rate,
+        "batch_size": recipe.train.batch_size,
+        "gradient_step": 1,
+        "data_root": str(job.resolved.folder),
+        "log_directory": str(job.folder),
+        "training_width": job.width,
+        "training_height": job.height,
+        "steps": recipe.train.steps,
+        "clip_grad_mode": "disabled",
+        "latent_sampling_method": "random",
+        "create_image_every": recipe.save.images_every,
+        "save_embedding_every": recipe.save.every,
+        "save_image_with_stored_embedding": recipe.save.embed_in_images,
+        "template_file": str(job.resolved.template),
+        "initial_step": initial_step,
+        "preview_prompt": recipe.preview.prompt,
+        "preview_negative_prompt": recipe.preview.negative_prompt,
+        "preview_steps": recipe.preview.steps,
+        "preview_sampler_name": recipe.preview.sampler,
+        "preview_cfg_scale": recipe.preview.cfg_scale,
+        "preview_seed": recipe.preview.seed,
+        "preview_width": recipe.preview.width or job.width,
+        "preview_height": recipe.preview.height or job.height,
+    }
+    write_atomically(job.folder / "recipe.toml", format_recipe(recipe).encode("utf-8"))
+    write_atomically(job.folder / "settings.json", json.dumps(settings, indent=4).encode())
+
+
+def deliver(job: TrainingJob, embedding: Embedding) -> None:
+    """Write the word to its destination; another file that stands there is copied to `replaced/` first."""
+    keep_replaced(job, but=encode_safetensors(embedding))
+    save_embedding(job.destination, embedding)
+
+
+def keep_replaced(job: TrainingJob, *, but: bytes) -> None:
+    """Keep what the destination holds now, unless it is `but`, under the first free name in the run's `replaced/`."""
+    try:
+        data = job.destination.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_error(job.destination, error) from error
+    if data == but:
+        return
+    folder, number = job.folder / "replaced", 0
+    while True:
+        suffix = f"-{number}" if number else ""
+        target = folder / f"{job.destination.stem}{suffix}{job.destination.suffix}"
+        if not target.exists():
+            write_atomically(target, data)
+            return
+        if target.read_bytes() == data:
+            return
+        number += 1
+
+
+def _append(path: Path, text: str) -> None:
+    """Append whole lines in one write. Raises VocableError `disk.*`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _row(values: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _step_of(line: str) -> float:
+    """The step of a row; infinity when the line is no row of ours."""
+    first = line.split(",", 1)[0]
+    return int(first) if first.isdecimal() else float("inf")

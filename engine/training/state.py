@@ -1,0 +1,133 @@
+"""The state of a run between two steps, and its way to and from checkpoints.
+
+Called by the training loop. Everything that the coming steps depend on is in a checkpoint, so that going on from one
+gives the numbers of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.embedding.create import create_embedding
+from engine.embedding.metadata import describe
+from engine.embedding.vectors import Embedding
+from engine.errors import VocableError
+from engine.events import CheckpointSaved, Event, Warned
+from engine.models.load import Model
+from engine.recipe import format_recipe
+from engine.schedule import Schedule, parse_schedule
+from engine.training.checkpoint import Checkpoint, load_newest, save_checkpoint, set_aside
+from engine.training.job import TrainingJob
+from engine.training.report import MAX_ROLL_BACKS, SKIPPED_IN_ROW, Tally
+from engine.training.step import Learner, create_learner, export_tensors, import_tensors
+
+
+@dataclass
+class RunState:
+    model: Model
+    job: TrainingJob
+    schedule: Schedule
+    learner: Learner
+    step: int = 0
+    """Updates done."""
+    tally: Tally = field(default_factory=Tally)
+    """As of the losses read so far; at a checkpoint these are all."""
+    saved_step: int | None = None
+    """Step of the newest checkpoint."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the numbers depend on, from `describe_run`; empty until the pictures are encoded."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.job.folder / "checkpoints"
+
+    @property
+    def learn_rate(self) -> float:
+        """Rate of the next update."""
+        return self.schedule.rate_at(self.step) * self.tally.rate_scale
+
+    def is_due(self, every: int) -> bool:
+        """Something that happens every so many steps (0: never) happens now."""
+        return every > 0 and self.step % every == 0
+
+
+def create_state(model: Model, job: TrainingJob) -> RunState:
+    """A run before its first step."""
+    recipe = job.recipe
+    start = create_embedding(model, name=recipe.name, init_text=recipe.start.init_text, vectors=recipe.start.vectors)
+    learner = create_learner(model, recipe.name, start.vectors, weight_decay=recipe.train.weight_decay)
+    return RunState(model, job, parse_schedule(recipe.train.learn_rate, recipe.train.steps), learner)
+
+
+def resume(state: RunState) -> tuple[Checkpoint | None, list[Event]]:
+    """Go on from the newest checkpoint that verifies, if any; the events warn of those that did not.
+
+    Raises:
+        VocableError: `resume.impossible` when the checkpoint is of another shape.
+    """
+    kept, damaged = load_newest(state.checkpoints)
+    warnings: list[Event] = [
+        Warned("checkpoint.damaged", f"A checkpoint does not verify and was moved to {path}.", "An older one is used.")
+        for path in damaged
+    ]
+    if kept is not None:
+        _restore(state, kept)
+    return kept, warnings
+
+
+def save_state(state: RunState) -> Event:
+    """Write a checkpoint of now, when every loss has been read."""
+    facts = {"step": state.step, "tally": asdict(state.tally), "run": state.facts}
+    every = state.job.recipe.save.checkpoint_every
+    path = save_checkpoint(state.checkpoints, state.step, export_tensors(state.learner), facts, every=every)
+    state.saved_step = state.step
+    return CheckpointSaved(state.step, str(path))
+
+
+def roll_back(state: RunState) -> Iterator[Event]:
+    """Go back to before the updates that were left out, with half the learning rate.
+
+    Only checkpoints of the regular interval count, so that a pause in between changes nothing.
+
+    Raises:
+        VocableError: `training.diverged` when this happened too often.
+    """
+    failed = state.tally
+    step, every = state.step, state.job.recipe.save.checkpoint_every
+    title = f"Loss or gradient was not finite in {SKIPPED_IN_ROW} steps in a row, up to step {step}"
+    hint = "Lower train.learn_rate, or set train.precision = float32; the copies made so far are in the run's folder."
+    if failed.roll_backs >= MAX_ROLL_BACKS:
+        raise VocableError("training.diverged", f"{title}, after {failed.roll_backs} roll-backs.", hint)
+    kept, _ = load_newest(state.checkpoints, before=step - SKIPPED_IN_ROW, every=every)
+    if kept is None:
+        raise VocableError("training.diverged", f"{title}, and no checkpoint is left to go back to.", hint)
+    set_aside(state.checkpoints, after=kept.step)
+    _restore(state, kept)
+    state.tally = state.tally.rolled_back(failed.rate_scale / 2, failed.roll_backs + 1)
+    yield Warned(
+        "training.rolled_back",
+        f"{title}: back to step {kept.step} with {state.tally.rate_scale:g} times the learning rate.",
+        "If this goes on, lower train.learn_rate or set train.precision = float32.",
+    )
+
+
+def export_embedding(state: RunState) -> Embedding:
+    """The word as it is now. Waits for the device."""
+    model, recipe = state.model, state.job.recipe
+    metadata = describe(
+        model.entry,
+        prediction_type=model.prediction_type,
+        init_text=recipe.start.init_text,
+        recipe=format_recipe(recipe),
+    )
+    vectors = state.learner.vectors.detach().cpu().numpy().copy()
+    return Embedding(recipe.name, vectors, state.step, model.entry.name, model.entry.hash, metadata)
+
+
+def _restore(state: RunState, kept: Checkpoint) -> None:
+    import_tensors(state.learner, kept.tensors)
+    state.step = state.saved_step = kept.step
+    state.tally = Tally(**kept.facts["tally"])
