@@ -21,7 +21,7 @@ MISUSED = 2
 """Wrong use: an argument, a recipe, a name or a reference that was refused."""
 INTERRUPTED = 130
 
-_MISUSE = frozenset({"usage", "recipe", "name", "request", "model", "dataset", "template", "workspace"})
+_MISUSE = frozenset({"usage", "recipe", "name", "request", "model", "dataset", "template", "terminal", "workspace"})
 """First words of the error codes that mean the user asked for something impossible."""
 _MISUSE_CODES = frozenset({"run.unknown", "run.ambiguous", "run.state", "job.unknown", "embedding.exists"})
 
