@@ -1,0 +1,71 @@
+"""Takes in the bytes of a foreign file: opened once, read whole, hashed; everything later uses those bytes.
+
+Runs in a thread of the supervisor. Nothing here interprets the content, and no kind of file can make it wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import VocableError
+
+MAX_BYTES = 64 << 20
+"""Largest file that is read at all; the reader of each format has its own, lower limit."""
+
+
+@dataclass(frozen=True)
+class Content:
+    data: bytes
+    sha256: str
+    """64 hex digits."""
+
+
+def take_in(path: Path) -> Content:
+    """Read a file that anybody may have put there.
+
+    Raises:
+        VocableError: `file.kind` for what is no regular file, links included; `file.size`; `file.busy` when it
+            changed while it was read; `file.unreadable` with the system's reason.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _wrong_kind() from None
+        raise _unreadable(error) from None
+    try:
+        data = _read(handle)
+    except OSError as error:
+        raise _unreadable(error) from None
+    finally:
+        os.close(handle)
+    return Content(data, hashlib.sha256(data).hexdigest())
+
+
+def _read(handle: int) -> bytes:
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):
+        raise _wrong_kind()
+    if before.st_size > MAX_BYTES:
+        title = f"The file is {before.st_size >> 20} MiB large; at most {MAX_BYTES >> 20} are read."
+        raise VocableError("file.size", title, "An embedding is far smaller; move this file elsewhere.")
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        data = file.read(MAX_BYTES + 1)
+    after = os.fstat(handle)
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (len(data), after.st_mtime_ns, after.st_ctime_ns):
+        raise VocableError("file.busy", "The file is still being written.", "It is read again by itself.")
+    return data
+
+
+def _wrong_kind() -> VocableError:
+    return VocableError("file.kind", "This is a link, pipe or device, not a file.", "Put the file itself there.")
+
+
+def _unreadable(error: OSError) -> VocableError:
+    reason = os.strerror(error.errno or 0)
+    return VocableError("file.unreadable", f"The file cannot be read ({reason}).", "Check its permissions.")
