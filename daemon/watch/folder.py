@@ -80,7 +80,7 @@ class FolderWatch:
         self._fresh: dict[Path, tuple[Stamp, float]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._lock = asyncio.Lock()
         self._armed: tuple[int, int] | None = None
         self._next_arming = 0.0
@@ -101,7 +101,7 @@ class FolderWatch:
 
     async def stop(self) -> None:
         """End the watching; a look that hangs on a dead file server is not waited for."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=5)
@@ -129,9 +129,9 @@ class FolderWatch:
         }
 
     async def _follow(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             hinted = await self._wait()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if hinted:
                 await asyncio.sleep(max(self._timing.gather_s, _PAUSE * self._look_s))

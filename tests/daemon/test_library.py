@@ -1,0 +1,308 @@
+"""A real folder, real inspectors: files that come, change and go are words that come, change and go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.inspector.judge import Judgement, judge
+from daemon.library import Library
+from daemon.protocol.service import WordView
+from daemon.watch import Timing
+from engine.embedding.read import read_embedding
+from engine.embedding.vectors import Embedding
+from engine.errors import VocableError
+from tests.daemon.words import WIDTH, drop, picture, word_file, word_picture
+
+PATIENCE_S = 30.0
+"""Only a hang takes this long."""
+
+QUICK = Timing(settle_s=0.05, large_settle_s=0.1, empty_settle_s=0.2, poll_s=0.1, gather_s=0.01)
+
+
+class Shelf:
+    """A library whose changes can be awaited, and what its inspectors had to look at."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        self.folder = root / "embeddings"
+        self.inspected: list[str] = []
+        self._news = asyncio.Event()
+        options.setdefault("inspect", judge)
+        real = options["inspect"]
+
+        async def inspect(data: bytes, stem: str) -> Judgement:
+            self.inspected.append(stem)
+            return await real(data, stem)
+
+        self.width = WIDTH
+        self.library = Library(
+            folder=self.folder,
+            cache=root / "cache",
+            width=lambda: self.width,
+            on_change=self._news.set,
+            timing=QUICK,
+            **{**options, "inspect": inspect},
+        )
+
+    @property
+    def views(self) -> dict[str, WordView]:
+        """By file, relative to the folder."""
+        return {str(Path(view.path).relative_to(self.folder)): view for view in self.library.words()}
+
+    @property
+    def usable(self) -> set[str]:
+        return {view.name for view in self.library.words() if view.usable}
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+
+def read_canonical(word: dict[str, str]) -> Embedding:
+    return read_embedding(Path(word["path"]).read_bytes(), word["name"])
+
+
+Open = Callable[..., Awaitable[Shelf]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "embeddings").mkdir()
+    return tmp_path / "embeddings"
+
+
+@pytest.fixture
+async def open_shelf(tmp_path: Path, folder: Path) -> AsyncIterator[Open]:
+    opened: list[Shelf] = []
+
+    async def begin(**options: Any) -> Shelf:
+        shelf = Shelf(tmp_path, **options)
+        opened.append(shelf)
+        await shelf.library.start()
+        return shelf
+
+    yield begin
+    for shelf in opened:
+        await shelf.library.stop()
+
+
+@pytest.mark.parametrize("polling", [None, True])
+async def test_a_file_dropped_replaced_renamed_and_removed_is_a_word_likewise(
+    folder: Path, open_shelf: Open, polling: bool | None
+) -> None:
+    shelf = await open_shelf(polling=polling)
+    drop(folder / "fox.safetensors", word_file(0.25, vectors=3))
+    await shelf.until(lambda: shelf.usable == {"fox"})
+    view = shelf.views["fox.safetensors"]
+    assert (view.vectors, view.width, view.step, view.reason) == (3, WIDTH, 7, "")
+    (word,) = shelf.library.usable()
+    canonical = read_canonical(word)
+    assert canonical.name == "fox"
+    assert canonical.vectors.shape == (3, WIDTH)
+    assert (canonical.vectors == 0.25).all()
+
+    (folder / "fox.safetensors").write_bytes(word_file(0.75))
+    await shelf.until(lambda: shelf.views["fox.safetensors"].vectors == 2)
+    assert shelf.library.usable()[0]["hash"] != word["hash"]
+
+    (folder / "sub").mkdir()
+    (folder / "fox.safetensors").rename(folder / "sub" / "red fox.safetensors")
+    await shelf.until(lambda: shelf.usable == {"red fox"})
+    (folder / "sub" / "red fox.safetensors").unlink()
+    await shelf.until(lambda: shelf.usable == set())
+    assert shelf.library.usable() == []
+
+
+async def test_a_picture_that_carries_a_word_is_one_and_others_are_nothing(folder: Path, open_shelf: Open) -> None:
+    shelf = await open_shelf()
+    (folder / "carrier.png").write_bytes(word_picture())
+    (folder / "plain.png").write_bytes(picture())
+    (folder / "fox.preview.png").write_bytes(word_picture())
+    (folder / "readme.txt").write_text("hello")
+    await shelf.until(lambda: "carrier" in shelf.usable)
+    await shelf.library.rescan()
+    assert list(shelf.views) == ["carrier.png"]
+
+
+async def test_bad_files_say_why_and_hide_no_good_one(folder: Path, open_shelf: Open) -> None:
+    good = word_file()
+    (folder / "cut.safetensors").write_bytes(good[:-10])
+    (folder / "noise.safetensors").write_bytes(b"\xde\xad\xbe\xef" * 100)
+    (folder / "spoilt.safetensors").write_bytes(word_file(1.0).replace(b"\x00\x00\x80\x3f", b"\x00\x00\xc0\x7f"))
+    (folder / "old.pt").write_bytes(b"PK\x03\x04" + b"x" * 50)
+    (folder / "damaged.png").write_bytes(word_picture()[:60])
+    (folder / "wide.safetensors").write_bytes(word_file(width=WIDTH + 1))
+    (folder / "good.safetensors").write_bytes(good)
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert shelf.usable == {"good"}
+    reasons = {name: view.reason for name, view in shelf.views.items() if not view.usable}
+    assert reasons.keys() == {
+        "cut.safetensors",
+        "noise.safetensors",
+        "spoilt.safetensors",
+        "old.pt",
+        "damaged.png",
+        "wide.safetensors",
+    }
+    assert all(len(reason) > 20 for reason in reasons.values())
+    assert "NaN" in reasons["spoilt.safetensors"]
+    assert str(WIDTH + 1) in reasons["wide.safetensors"]
+    assert str(WIDTH) in reasons["wide.safetensors"]
+
+
+async def test_a_word_of_another_width_is_usable_with_the_model_it_fits(folder: Path, open_shelf: Open) -> None:
+    (folder / "wide.safetensors").write_bytes(word_file(width=WIDTH + 1))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert shelf.usable == set()
+    assert [word["name"] for word in shelf.library.usable()] == ["wide"]
+    shelf.width = WIDTH + 1
+    assert shelf.usable == {"wide"}
+
+
+async def test_nothing_but_files_is_opened_and_nothing_blocks(folder: Path, tmp_path: Path, open_shelf: Open) -> None:
+    (tmp_path / "outside.safetensors").write_bytes(word_file())
+    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    (folder / "dangling.safetensors").symlink_to("nowhere")
+    (folder / "folder.safetensors").mkdir()
+    os.mkfifo(folder / "pipe.safetensors")
+    with (folder / "huge.safetensors").open("wb") as file:
+        file.truncate(8 << 30)
+    (folder / "good.safetensors").write_bytes(word_file())
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert shelf.usable == {"good"}
+    assert {name for name, view in shelf.views.items() if not view.usable} == {
+        "link.safetensors",
+        "dangling.safetensors",
+        "pipe.safetensors",
+        "huge.safetensors",
+    }
+    assert "not a file" in shelf.views["pipe.safetensors"].reason
+    assert "8192 MiB" in shelf.views["huge.safetensors"].reason
+
+
+async def test_of_files_that_claim_one_name_one_has_it_and_the_others_say_which(folder: Path, open_shelf: Open) -> None:
+    (folder / "sub").mkdir()
+    (folder / "fox.safetensors").write_bytes(word_file(0.1))
+    (folder / "Fox.safetensors").write_bytes(word_file(0.2, width=WIDTH + 1))
+    (folder / "(fox).safetensors").write_bytes(word_file(0.3))
+    (folder / "fox.png").write_bytes(word_picture())
+    (folder / "sub" / "fox.safetensors").write_bytes(word_file(0.4))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert len(shelf.library.usable()) == 1
+    assert [name for name, view in shelf.views.items() if view.usable] == ["(fox).safetensors"]
+    assert "(fox).safetensors has the same name" in shelf.views["fox.png"].reason
+    (folder / "(fox).safetensors").unlink()
+    await shelf.library.rescan()
+    assert [name for name, view in shelf.views.items() if view.usable] == ["fox.safetensors"]
+
+
+async def test_a_broken_file_does_not_take_the_name_of_a_good_one(folder: Path, open_shelf: Open) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file()[:50])
+    (folder / "fox.png").write_bytes(word_picture())
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert [name for name, view in shelf.views.items() if view.usable] == ["fox.png"]
+
+
+async def test_foreign_text_cannot_steer_a_terminal(folder: Path, open_shelf: Open) -> None:
+    (folder / "a\x1b]52;c;eA==\x07\u202eb.safetensors").write_bytes(word_file())
+    (folder / os.fsdecode(b"\xff\xfe.safetensors")).write_bytes(word_file())
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    told = "".join(view.model_dump_json() for view in shelf.library.words())
+    assert len(shelf.library.words()) == 2
+    assert told.isascii()
+    assert "\\u001b" not in told
+    assert {view.name for view in shelf.library.words() if view.usable} == {"a52ceAb"}
+
+
+async def test_verdicts_survive_a_restart_and_are_not_asked_for_twice(folder: Path, open_shelf: Open) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file())
+    (folder / "twin.safetensors").write_bytes(word_file())
+    (folder / "cut.safetensors").write_bytes(word_file()[:-1])
+    first = await open_shelf()
+    await first.library.rescan()
+    assert sorted(first.inspected) in (["cut", "fox"], ["cut", "twin"])
+    second = await open_shelf()
+    await second.library.rescan()
+    assert second.inspected == []
+    assert second.views == first.views
+
+
+async def test_a_deleted_cache_is_made_again(folder: Path, tmp_path: Path, open_shelf: Open) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file())
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    shutil.rmtree(tmp_path / "cache")
+    await shelf.library._drop_lost_copies()
+    await shelf.library.rescan()
+    assert read_canonical(shelf.library.usable()[0]).name == "fox"
+
+
+async def test_a_file_whose_inspector_dies_is_given_up_once_and_the_next_is_read(
+    folder: Path, open_shelf: Open
+) -> None:
+    async def inspect(data: bytes, stem: str) -> Judgement:
+        if stem == "bomb":
+            raise VocableError("inspector.lost", "The process that read it died (SIGKILL).")
+        return await judge(data, stem)
+
+    (folder / "bomb.safetensors").write_bytes(b"tick")
+    (folder / "good.safetensors").write_bytes(word_file())
+    shelf = await open_shelf(inspect=inspect)
+    await shelf.library.rescan()
+    await shelf.library.rescan()
+    assert shelf.usable == {"good"}
+    assert "SIGKILL" in shelf.views["bomb.safetensors"].reason
+    assert shelf.inspected.count("bomb") == 1
+
+
+async def test_a_file_that_cannot_be_opened_is_tried_again_by_itself(
+    folder: Path, open_shelf: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.library._RETRIES_S", (0.05, 0.05))
+    real, refusals = os.open, [1, 1]
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("fox.safetensors") and refusals:
+            refusals.pop()
+            raise OSError(16, "busy")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    (folder / "fox.safetensors").write_bytes(word_file())
+    shelf = await open_shelf()
+    await shelf.until(lambda: shelf.usable == {"fox"})
+    assert refusals == []
+
+
+async def test_a_full_disk_is_the_reason_while_it_lasts(
+    folder: Path, open_shelf: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.library._RETRIES_S", (0.05,) * 200)
+    full = [True]
+
+    def keep(*arguments: Any) -> None:
+        if full:
+            raise VocableError("disk.full", "There is no room.", "Free some space and try again.")
+        real(*arguments)
+
+    (folder / "fox.safetensors").write_bytes(word_file())
+    shelf = await open_shelf()
+    real = shelf.library._verdicts.keep
+    monkeypatch.setattr(shelf.library._verdicts, "keep", keep)
+    await shelf.until(lambda: shelf.views and "no room" in shelf.views["fox.safetensors"].reason)
+    full.clear()
+    await shelf.until(lambda: shelf.usable == {"fox"})
