@@ -75,7 +75,7 @@ class Pose:
 
 
 def held_out(portrait: Portrait) -> bool:
-    """True for the combinations that training never shows: unnatural hair, animal ears and a patterned shirt at once."""
+    """True for what training never shows: unnatural hair, animal ears and a patterned shirt, all at once."""
     return portrait.hair_colour in UNNATURAL_HAIR and portrait.ears != "none" and portrait.pattern != "plain"
 
 

@@ -29,7 +29,7 @@ def caption(portrait: Portrait, rng: random.Random) -> str:
         subject = f"{subject} with {', '.join(_some_parts(portrait, rng))}"
     if style := _style(portrait, rng):
         subject = f"{_article(style, rng) if rng.random() < 0.2 else ''}{style} of {subject}"
-    tail = [portrait.expression] if rng.random() < _EXPRESSION_SHARE else []
+    tail: list[str] = [portrait.expression] if rng.random() < _EXPRESSION_SHARE else []
     if rng.random() < _BACKGROUND_SHARE:
         tail.append(f"{portrait.background} background")
     return ", ".join([subject, *tail])

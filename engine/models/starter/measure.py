@@ -53,7 +53,7 @@ class Scene:
 
 
 def check_attributes(pictures: Sequence[Image.Image], asked: Sequence[Portrait]) -> AttributeShares:
-    """Compare each picture with the portrait that its prompt asked for; portraits must have hair and style "portrait"."""
+    """Compare each picture with the portrait asked for, which must have hair and the style "portrait"."""
     backgrounds = [
         background_colour(picture) == portrait.background for picture, portrait in zip(pictures, asked, strict=True)
     ]
@@ -133,15 +133,14 @@ def _drawings(candidates: Sequence[Portrait], poses: Sequence[Pose], expression:
             for target, background in ((on_dark, "black"), (on_light, "white")):
                 portrait = replace(candidate, expression=expression, background=cast(Colour, background))
                 target[row, column] = _pool(_pixels(draw(portrait, pose)))
-    share = (on_light - on_dark) / (light - dark)
-    return on_dark - share * dark, share
+    share = ((on_light - on_dark) / (light - dark)).astype(np.float32)
+    return (on_dark - share * dark).astype(np.float32), share
 
 
 def _hair_region(asked: Portrait) -> NDArray[np.bool_]:
     """(64, 64): pixels that are hair in every pose; found as those that change with the hair's colour."""
-    black, white = (
-        _pixels(draw(replace(asked, hair_colour=cast(HairColour, colour)))) for colour in ("black", "white")
-    )
+    black = _pixels(draw(replace(asked, hair_colour="black")))
+    white = _pixels(draw(replace(asked, hair_colour="white")))
     hair = np.abs(white - black).min(axis=2) > 150
     for margin in range(_POSE_MARGIN, -1, -1):
         region = _erode(hair, margin)
