@@ -5,6 +5,7 @@ Used by engine and daemon; no torch. A temporary begins with a dot, so that no w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -56,7 +57,8 @@ def write_atomically(path: Path, data: bytes, *, verify: Callable[[bytes], None]
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing could be written, there may be no folder to look into
+            temporary.unlink()
 
 
 def write_error(path: Path, error: OSError) -> VocableError:

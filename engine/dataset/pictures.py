@@ -24,8 +24,8 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels: some 250 MB once in memory."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
-"""Decided by content: an ending that says otherwise does no harm. MPO is how some phones write JPEG."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
+"""Decided by content: an ending that says otherwise does no harm."""
 
 
 @dataclass(frozen=True)
