@@ -108,7 +108,7 @@ async def _run(workspace: Workspace, *, keep: bool) -> Measured:
 async def _teach_and_measure(workspace: Workspace, progress: Progress) -> Measured:
     from engine.models.starter.sample import HELD_OUT_DIR, INIT_WORD, ORACLE_TEXT, PROMPTS, TRAIN_DIR
     from tui.cli.sheet import draw_sheet
-    from tui.cli.trial import draw_prompts, evaluate_phrases, find_free_name, place_folder, wait_for_word
+    from tui.cli.trial import check_word, draw_prompts, evaluate_phrases, find_free_name, place_folder
 
     async with connect(workspace) as client:
         word = await find_free_name(client, WORD)
@@ -117,7 +117,7 @@ async def _teach_and_measure(workspace: Workspace, progress: Progress) -> Measur
     run = await _train(workspace, make_recipe(word, INIT_WORD, pictures), progress)
 
     async with connect(workspace) as client:
-        await wait_for_word(client, word)
+        await check_word(client, word)
         phrases = (INIT_WORD, word, ORACLE_TEXT)
         losses = await evaluate_phrases(client, phrases, HELD_OUT_DIR, TEMPLATE, SEED, progress)
         folder = workspace.root / "demo" / word

@@ -77,10 +77,9 @@ def tell_changes(before: RunView | None, now: RunView, progress: Progress) -> No
     """Say what is new in `now`, and move the bar."""
     for sentence in changes(before, now):
         progress.say(sentence)
-    if now.state == "running" and now.phase == "training":
-        progress.update(f"training {now.name}", now.step, now.steps, describe_speed(now))
-    elif now.state == "running" and now.phase:
-        progress.update(f"{now.name}: {now.phase}", now.step, now.steps)
+    if now.state == "running":
+        detail = describe_speed(now) if now.phase == "training" else now.phase
+        progress.update(f"training {now.name}", now.step, now.steps, detail)
 
 
 def changes(before: RunView | None, now: RunView) -> list[str]:

@@ -21,9 +21,15 @@ MISUSED = 2
 """Wrong use: an argument, a recipe, a name or a reference that was refused."""
 INTERRUPTED = 130
 
-_MISUSE = frozenset({"usage", "recipe", "name", "request", "model", "dataset", "template", "terminal", "workspace"})
-"""First words of the error codes that mean the user asked for something impossible."""
-_MISUSE_CODES = frozenset({"run.unknown", "run.ambiguous", "run.state", "job.unknown", "embedding.exists"})
+_MISUSE = frozenset({"usage", "recipe", "request", "template", "terminal"})
+"""First words of the error codes that mean: what was asked for is impossible."""
+_MISUSE_CODES = frozenset(
+    {
+        *("run.unknown", "run.ambiguous", "run.state", "run.name_taken", "job.unknown"),
+        *("model.unknown", "device.unknown", "device.absent", "dataset.missing", "dataset.empty"),
+        *("embedding.exists", "embedding.name", "embedding.too_long", "picture.size", "workspace.unusable"),
+    }
+)
 
 _PIPE_WIDTH = 4000
 """Columns for tables that go into a pipe: wide enough never to cut a path."""

@@ -46,7 +46,7 @@ def open_progress() -> Iterator[Progress]:
         return
     bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=24),
+        rich.progress.BarColumn(bar_width=16),
         rich.progress.TextColumn("{task.fields[count]}", markup=False),
         rich.progress.TextColumn("{task.fields[detail]}", markup=False),
         console=console,

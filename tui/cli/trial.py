@@ -5,20 +5,15 @@ Used by `demo` alone; knows nothing of the sample character.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.client import Client
 from daemon.protocol.jobs import EvaluateRequest, GenerateRequest
-from daemon.protocol.service import WordView
 from engine.errors import VocableError
 from tui.cli.jobs import finish_job
 from tui.cli.progress import Progress
-
-_WORD_TIMEOUT_S = 30.0
-"""A new file is a word within two seconds; this is for a machine in trouble."""
 
 
 def place_folder(source: Path, target: Path) -> Path:
@@ -43,39 +38,16 @@ async def find_free_name(client: Client, wanted: str) -> str:
     return next(name for name in (wanted, *numbered) if name not in taken)
 
 
-async def wait_for_word(client: Client, name: str) -> None:
-    """Wait until a new file in the embeddings folder can be used in prompts.
+async def check_word(client: Client, name: str) -> None:
+    """Make sure that prompts can use a word whose run has finished; else they would take its name for plain text.
 
     Raises:
         VocableError: `word.unusable` with the reason.
     """
-    try:
-        await asyncio.wait_for(_watch_words(client, name), _WORD_TIMEOUT_S)
-    except TimeoutError:
-        word = _find(await client.words(), name)
-        reason = word.reason if word and word.reason else "the service has not noticed its file"
-        raise VocableError(
-            "word.unusable", f"'{name}' cannot be used in prompts: {reason}.", "See: vocable words"
-        ) from None
-
-
-async def _watch_words(client: Client, name: str) -> None:
-    while True:
-        state = await client.state()
-        if _is_usable(state.words, name):
-            return
-        async for line in client.events(f"{state.boot_id}:{state.seq}"):
-            if line.topic == "words" or line.type in ("reset", "lagged", "bye"):
-                break
-
-
-def _find(words: Sequence[WordView], name: str) -> WordView | None:
-    return next((word for word in words if word.name == name), None)
-
-
-def _is_usable(words: Sequence[WordView], name: str) -> bool:
-    word = _find(words, name)
-    return word is not None and word.usable
+    word = next((word for word in await client.words() if word.name == name), None)
+    if word is None or not word.usable:
+        reason = word.reason if word else "the service has not noticed its file"
+        raise VocableError("word.unusable", f"'{name}' cannot be used in prompts: {reason}.", "See: vocable words")
 
 
 async def evaluate_phrases(
