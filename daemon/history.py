@@ -76,7 +76,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
-        self._connection: sqlite3.Connection
+        self._opened: sqlite3.Connection | None = None
 
     async def open(self, *, now: float) -> list[Run]:
         """Open or create the file and return all runs, oldest first.
@@ -177,8 +177,14 @@ class History:
         rows = self._connection.execute(query, (run, size))
         return [LossPoint(step=step, mean=mean, low=low, high=high) for step, mean, low, high in rows]
 
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            raise sqlite3.ProgrammingError("it is not open")
+        return self._opened
+
     def _open(self, now: float) -> list[Run]:
-        self._connection = connection = sqlite3.connect(self._path, timeout=2)
+        self._opened = connection = sqlite3.connect(self._path, timeout=2)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             _check_header(connection, self._path)
@@ -190,11 +196,13 @@ class History:
             rows = connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM runs ORDER BY created_at, rowid")
             return [_from_row(row) for row in rows]
         except BaseException:
-            connection.close()
+            self._close()
             raise
 
     def _close(self) -> None:
-        self._connection.close()
+        if self._opened:
+            self._opened.close()
+            self._opened = None
 
     async def _call(self, work: Callable[[], Result]) -> Result:
         try:

@@ -1,13 +1,18 @@
-"""One run as the service knows it, and how the worker's events change it. Plain data; queue and history use it."""
+"""Runs as the service knows them, their order, and how the worker's events change one. Queue and history use it."""
 
 from __future__ import annotations
 
 import math
+import secrets
+import string
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daemon.protocol.runs import ErrorInfo, RunView, Warning
+from daemon.protocol.states import ENDED, RunCommand, RunState
 from engine.errors import VocableError
 from engine.events import (
     CheckpointSaved,
@@ -21,6 +26,7 @@ from engine.events import (
     Step,
     Warned,
 )
+from engine.recipe import Recipe
 from engine.text import escape
 
 MAX_WARNINGS = 50
@@ -38,14 +44,82 @@ class Run:
     """Place in the queue, lowest first."""
     losses: list[Step] = field(default_factory=list)
     """Reported and not yet in the history."""
+    outcome: RunState | None = None
+    """How it ended, while its word is not known to the library yet."""
 
     @property
     def id(self) -> str:
         return self.view.id
 
-    @property
-    def is_waiting(self) -> bool:
-        return self.view.state == "queued"
+
+class RunTable:
+    """All runs, those of the history too."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._runs = {run.id: run for run in runs}
+
+    def add(self, run: Run) -> None:
+        self._runs[run.id] = run
+
+    def get(self, identifier: Any) -> Run | None:
+        return self._runs.get(identifier)
+
+    def find(self, reference: str) -> Run:
+        """The run with this id, the newest of this name, or the only one whose id begins so.
+
+        Raises:
+            VocableError: `run.unknown`, or `run.ambiguous` with the ids that would fit.
+        """
+        if reference in self._runs:
+            return self._runs[reference]
+        named = [run for run in self._runs.values() if run.view.name == reference]
+        if named:
+            return max(named, key=lambda run: run.view.created_at)
+        fitting = [run for identifier, run in self._runs.items() if reference and identifier.startswith(reference)]
+        if len(fitting) == 1:
+            return fitting[0]
+        shown = escape(reference, 100)
+        if fitting:
+            ids = ", ".join(run.id for run in fitting[:5])
+            raise VocableError("run.ambiguous", f"Several runs begin with '{shown}': {ids}.", "Type more of the id.")
+        raise VocableError("run.unknown", f"There is no run '{shown}'.", "List them with: vocable runs")
+
+    def ordered(self) -> list[RunView]:
+        """Running, queued, paused, then ended ones, newest first."""
+        order = {"running": 0, "queued": 1, "paused": 2}
+
+        def key(run: Run) -> tuple[int, float]:
+            place = order.get(run.view.state, 3)
+            return place, -(run.view.ended_at or run.view.created_at) if place == 3 else run.position
+
+        return [run.view for run in sorted(self._runs.values(), key=key)]
+
+    def next_waiting(self) -> Run | None:
+        """The head of the queue."""
+        waiting = [run for run in self._runs.values() if run.view.state == "queued"]
+        return min(waiting, key=lambda run: run.position, default=None)
+
+    def unfinished(self) -> list[Run]:
+        return [run for run in self._runs.values() if run.view.state not in ENDED]
+
+    def namesake(self, name: str, *, but: str = "") -> Run | None:
+        """Another unfinished run that will write the same file."""
+        same = (run for run in self.unfinished() if run.view.name.casefold() == name.casefold() and run.id != but)
+        return next(same, None)
+
+    def position_at_head(self) -> float:
+        return min((run.position for run in self._runs.values()), default=0.0) - 1
+
+    def position_at_end(self) -> float:
+        return max((run.position for run in self._runs.values()), default=0.0) + 1
+
+    def new_id(self) -> str:
+        """Six characters that no run has: a letter, then letters and digits."""
+        while True:
+            letters = string.ascii_lowercase
+            identifier = secrets.choice(letters) + "".join(secrets.choice(letters + string.digits) for _ in range(5))
+            if identifier not in self._runs:
+                return identifier
 
 
 def apply_event(run: Run, event: Event) -> None:
@@ -56,6 +130,7 @@ def apply_event(run: Run, event: Event) -> None:
             view.phase, view.phase_done, view.phase_total = event.phase, event.done, event.total
         case Prepared():
             view.step, view.steps = event.step, event.steps
+            run.losses = [step for step in run.losses if step.step <= event.step]
             for sentence in event.skipped:
                 add_warning(view, "dataset.skipped", sentence)
         case Progress():
@@ -76,11 +151,34 @@ def add_warning(view: RunView, code: str, title: str, hint: str = "") -> None:
         view.warnings.append(warning)
 
 
-def leave_device(view: RunView) -> None:
-    """Clear what is only true of a run that the worker has."""
-    view.phase, view.asked = "", ""
+def leave_device(view: RunView, *, asked: str = "") -> None:
+    """Clear what is only true of a run that the worker has; `asked` is what it still has to do there."""
+    view.phase, view.asked = "", asked
     view.phase_done = view.phase_total = 0
     view.steps_per_second = view.seconds_left = None
+
+
+def new_run(recipe: Recipe, identifier: str, runs: Path, position: float, *, now: float) -> Run:
+    """A queued run whose folder is `runs`/DATE/NAME-ID, with the local date of `now` (seconds since 1970)."""
+    date = time.strftime("%Y-%m-%d", time.localtime(now))
+    view = RunView(
+        id=identifier,
+        name=recipe.name,
+        kind=recipe.kind,
+        model=escape(recipe.model),
+        state="queued",
+        steps=recipe.train.steps,
+        folder=str(runs / date / f"{recipe.name}-{identifier}"),
+        created_at=now,
+    )
+    return Run(view, recipe.model_dump(mode="json", exclude_none=True), position)
+
+
+def is_repeated(view: RunView, command: RunCommand) -> bool:
+    """Whether the run is, or is on its way, where `command` leads."""
+    if command == "resume":
+        return view.state in ("queued", "running") and not view.asked
+    return view.asked == command or view.state == {"pause": "paused", "stop": "stopped"}[command]
 
 
 def describe_error(error: VocableError) -> ErrorInfo:
@@ -94,10 +192,6 @@ def read_error(values: dict[str, Any]) -> ErrorInfo:
     """The error that the worker sent; whatever it lacks is filled in."""
     title = str(values.get("title") or "The worker gave no reason.")
     return describe_error(VocableError(str(values.get("code") or "internal"), title, str(values.get("hint") or "")))
-
-
-def run_folder(runs: Path, date: str, name: str, identifier: str) -> Path:
-    return runs / date / f"{name}-{identifier}"
 
 
 def _apply_progress(run: Run, event: Progress) -> None:

@@ -104,8 +104,10 @@ class StreamLine(BaseModel):
     """One line of `GET /v1/events?after=BOOT_ID:SEQ` (NDJSON).
 
     hello: first line, with `boot_id`, `seq`, `oldest`. reset: `after` is unknown here; read /v1/state again.
-    fact: numbered, kept for a while; `topic` is `run`, `run.removed`, `words`, `worker`, `job` or `problem`.
-    gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView.
+    fact: numbered, kept for a while; `topic` is `run` (a RunView), `worker` (a WorkerView), `job` (a JobView), `words`
+    (`count`, `usable`; read /v1/embeddings for them), `problem` (`problem`, empty when all is well), or `run.removed`
+    (`id`).
+    gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView, topic `job` a JobView.
     heartbeat; lagged: too slow, the stream ends, read /v1/state again; bye: the service stops, with `reason`.
     """
 

@@ -1,0 +1,58 @@
+"""Routes of runs: create, list, show, command, losses."""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from daemon.api.bodies import query_number, read_body, reply, service_of
+from daemon.protocol.runs import CreateRun, LossSeries, RunDetail, RunList
+from daemon.protocol.states import RunCommand
+from engine.errors import VocableError
+
+MAX_KEY = 256
+
+
+async def create_run(request: Request) -> Response:
+    key = request.headers.get("idempotency-key", "")
+    if len(key) > MAX_KEY:
+        raise VocableError("request.invalid", f"The Idempotency-Key is longer than {MAX_KEY} characters.")
+    body = await read_body(request, CreateRun)
+    run = await service_of(request).create_run(body.recipe, key=key)
+    return reply(run.view, 201)
+
+
+async def list_runs(request: Request) -> Response:
+    return reply(RunList(runs=service_of(request).ledger.runs.ordered()))
+
+
+async def show_run(request: Request) -> Response:
+    ledger = service_of(request).ledger
+    run = ledger.runs.find(request.path_params["run"])
+    previews = await ledger.history.previews(run.id)
+    return reply(RunDetail(**run.view.model_dump(), recipe=run.recipe, previews=previews))
+
+
+async def command_run(request: Request) -> Response:
+    command = cast(RunCommand, request.url.path.rpartition("/")[2])
+    run = await service_of(request).queue.command(request.path_params["run"], command)
+    return reply(run.view)
+
+
+async def show_losses(request: Request) -> Response:
+    points = int(query_number(request, "points", 200, low=1, high=10_000))
+    ledger = service_of(request).ledger
+    run = ledger.runs.find(request.path_params["run"])
+    return reply(LossSeries(id=run.id, points=await ledger.losses(run, points)))
+
+
+routes = [
+    Route("/v1/runs", list_runs, methods=["GET"]),
+    Route("/v1/runs", create_run, methods=["POST"]),
+    Route("/v1/runs/{run}", show_run, methods=["GET"]),
+    Route("/v1/runs/{run}/losses", show_losses, methods=["GET"]),
+    *(Route(f"/v1/runs/{{run}}/{command}", command_run, methods=["POST"]) for command in get_args(RunCommand)),
+]

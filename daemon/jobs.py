@@ -1,0 +1,111 @@
+"""Short work for the worker (pictures, evaluations, new embeddings) and those who wait for it. Used by the queue.
+
+Jobs live as long as the service: whoever asked for one waits for it, and asks again when the service went away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon.events import Hub
+from daemon.protocol.jobs import JobView
+from daemon.protocol.runs import ErrorInfo
+from daemon.protocol.states import JobState
+from engine.errors import VocableError
+
+MAX_WAITING = 256
+MAX_ENDED = 256
+"""Jobs that are remembered after their end."""
+
+
+@dataclass(eq=False)
+class Job:
+    view: JobView
+    message: dict[str, Any]
+    """What the worker is sent."""
+    destination: Path | None = None
+    """Where the worker writes a word; a file that is there goes to trash/ first."""
+    replaces: tuple[Path, ...] = ()
+    """Other files of the same word, which go to trash/ when the new one is there."""
+    sent: bool = False
+    cancelled: bool = False
+    """Somebody asked for its end."""
+    workers_lost: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> str:
+        return self.view.id
+
+
+class Jobs:
+    """All jobs, in the order they came; every change is published."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._jobs: dict[str, Job] = {}
+
+    def add(self, job: Job) -> None:
+        """Take a job. Raises VocableError `queue.full`."""
+        if len(list(self.open())) >= MAX_WAITING:
+            raise VocableError("queue.full", f"{MAX_WAITING} jobs wait already.", "Try again when some are done.")
+        ended = [other.id for other in self._jobs.values() if other.ended.is_set()]
+        for identifier in ended[: max(0, len(ended) - MAX_ENDED)]:
+            del self._jobs[identifier]
+        self._jobs[job.id] = job
+        self.show(job, state="queued")
+
+    def get(self, identifier: str) -> Job:
+        """The job. Raises VocableError `job.unknown`."""
+        if identifier not in self._jobs:
+            raise VocableError(
+                "job.unknown", "There is no such job.", "Jobs end with the service; ask for the work again."
+            )
+        return self._jobs[identifier]
+
+    def open(self) -> Iterator[Job]:
+        """Jobs that have not ended."""
+        return (job for job in self._jobs.values() if not job.ended.is_set())
+
+    def find_open(self, identifier: Any) -> Job | None:
+        """The job, unless it ended."""
+        job = self._jobs.get(identifier)
+        return job if job and not job.ended.is_set() else None
+
+    def show(self, job: Job, *, state: JobState, error: ErrorInfo | None = None) -> None:
+        job.view = job.view.model_copy(update={"state": state, "error": error})
+        self._hub.fact("job", job.view, key=job.id)
+
+    def show_progress(self, job: Job, *, done: int, total: int) -> None:
+        job.view = job.view.model_copy(update={"done": done, "total": total})
+        self._hub.gauge("job", job.view, key=job.id)
+
+    def end(self, job: Job, state: JobState, error: ErrorInfo | None = None) -> None:
+        """The job's last change; later ones are ignored."""
+        if not job.ended.is_set():
+            job.ended.set()
+            self.show(job, state=state, error=error)
+
+    def give_back(self, job: Job, reason: str, *, is_crash: bool) -> None:
+        """Keep a job for the next worker, unless it was cancelled or two were lost under it."""
+        job.sent = False
+        job.workers_lost += is_crash
+        if job.cancelled:
+            self.end(job, "cancelled")
+        elif job.workers_lost > 1:
+            hint = "See state/worker.log in the workspace, and try again."
+            self.end(job, "failed", ErrorInfo(code="worker.lost", title=reason, hint=hint))
+        else:
+            self.show(job, state="queued")
+
+
+async def wait_for_end(job: Job, wait_s: float) -> JobView:
+    """The job's view once it ended, at the latest after `wait_s` seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(job.ended.wait(), wait_s)
+    return job.view

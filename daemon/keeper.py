@@ -1,0 +1,165 @@
+"""Keeps the one worker process: starts it, with growing pauses after crashes, and lets it go when it has no work.
+
+Used by the queue, which decides what the worker does. The invariant: at most one worker at a time, and none is
+started before the end of the last one was handled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from daemon.protocol.service import WorkerView
+from daemon.worker.supervise import WorkerExit
+from engine.errors import VocableError
+from engine.text import escape
+
+CRASHES = 5
+CRASH_WINDOW_S = 600.0
+"""So many crashes within this time are a loop."""
+
+RETIRE_TIMEOUT_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class WorkerProcess(Protocol):
+    """What the keeper needs of `daemon.worker.supervise.Worker`."""
+
+    pid: int | None
+
+    async def start(self, settings: Message) -> None: ...
+    def send(self, message: Message) -> None: ...
+    async def stop(self, *, timeout_s: float) -> None: ...
+    def kill(self) -> None: ...
+
+
+MakeWorker = Callable[[Callable[[Message], None], Callable[[WorkerExit], None]], WorkerProcess]
+"""Makes a worker that is not started yet, from its `on_message` and `on_exit`."""
+
+
+def backoff_s(crashes: int) -> float:
+    """Seconds to wait before the next start, after so many crashes in the window: 1, 2, 4, ... at most 60."""
+    return float(min(60, 2 ** (crashes - 1))) if crashes else 0.0
+
+
+class Keeper:
+    """The worker's life.
+
+    Args:
+        make_worker: makes the process's supervisor.
+        settings: the worker's first message.
+        on_message, on_exit: called with what the worker says, and with its end.
+        on_change: called when `view` changed.
+        backoff: pause in seconds after so many crashes in the window.
+    """
+
+    def __init__(
+        self,
+        make_worker: MakeWorker,
+        settings: Message,
+        *,
+        on_message: Callable[[Message], None],
+        on_exit: Callable[[WorkerExit], None],
+        on_change: Callable[[], None],
+        backoff: Callable[[int], float] = backoff_s,
+    ) -> None:
+        self.view = WorkerView()
+        self._make_worker = make_worker
+        self._settings = settings
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._on_change = on_change
+        self._backoff = backoff
+        self._worker: WorkerProcess | None = None
+        self._crashes: deque[float] = deque()
+        self._not_before = 0.0
+        self._leaving: asyncio.Task[None] | None = None
+
+    @property
+    def is_present(self) -> bool:
+        return self._worker is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker takes work."""
+        return self._worker is not None and not self._leaving and self.view.state in ("idle", "busy")
+
+    @property
+    def is_looping(self) -> bool:
+        return len(self._crashes) >= CRASHES
+
+    def pause_left_s(self) -> float:
+        """Seconds until a worker may be started."""
+        return max(0.0, self._not_before - asyncio.get_running_loop().time())
+
+    async def start(self) -> None:
+        """Start a worker; it is ready when it says so. A refusal of the system counts as a crash."""
+        worker = self._make_worker(self._on_message, self._on_exit)
+        self._worker = worker
+        self._show(state="starting", note="")
+        try:
+            await worker.start(self._settings)
+        except VocableError as error:
+            self._on_exit(WorkerExit("exit", 1, escape(f"{error.title} {error.hint}")))
+            return
+        self._show(pid=worker.pid)
+
+    def send(self, message: Message) -> None:
+        if self._worker is not None:
+            self._worker.send(message)
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """Have the worker leave; its end is reported by `on_exit` as any other."""
+        if self._worker is not None:
+            await self._worker.stop(timeout_s=timeout_s)
+
+    def retire(self) -> None:
+        """Let a worker without work go, so that the device is free; from now on it takes none."""
+        if self._worker and not self._leaving:
+            _log.info("there is no work, the worker ends")
+            self._leaving = asyncio.create_task(self._worker.stop(timeout_s=RETIRE_TIMEOUT_S))
+
+    def kill(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+
+    def note_ready(self, device: str) -> None:
+        self._show(state="idle", device=escape(device, 200))
+
+    def note_model(self, name: str) -> None:
+        self._show(model=escape(name, 200))
+
+    def note_work(self, *, is_busy: bool) -> None:
+        if self.is_ready:
+            self._show(state="busy" if is_busy else "idle")
+
+    def note_exit(self, end: WorkerExit) -> None:
+        """Take the end of the worker into account; must be called for each `on_exit`."""
+        self._worker, self._leaving = None, None
+        self._show(pid=None, state="absent", model="", note="")
+        if end.kind == "asked":
+            return
+        now = asyncio.get_running_loop().time()
+        self._crashes.append(now)
+        while self._crashes[0] < now - CRASH_WINDOW_S:
+            self._crashes.popleft()
+        self._not_before = now + self._backoff(len(self._crashes))
+        self._show(state="failed", note=end.title)
+        _log.error("worker lost (%d in the last minutes): %s", len(self._crashes), end.title)
+
+    def forgive(self) -> None:
+        """Forget all crashes, since somebody asked for another try."""
+        self._crashes.clear()
+        self._not_before = 0.0
+
+    def _show(self, **changes: Any) -> None:
+        changed = self.view.model_copy(update=changes)
+        if changed != self.view:
+            self.view = changed
+            self._on_change()

@@ -1,0 +1,113 @@
+"""The runs as the history has them, and the telling of every change. Used by the queue and read by the API.
+
+The invariant: a change of a run's state is in the history before anybody is told of it. When the history cannot be
+written the service says so, goes on, and tries again with the next regular save.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from daemon.events import Hub
+from daemon.history import History
+from daemon.protocol.runs import LossPoint
+from daemon.runs import Run, RunTable
+from engine.errors import VocableError
+from engine.text import escape
+
+SAVE_INTERVAL_S = 1.0
+"""Progress and losses go into the history this often."""
+
+
+class Ledger:
+    """All runs, and what is wrong with the service."""
+
+    def __init__(self, history: History, hub: Hub) -> None:
+        self.runs = RunTable()
+        self.history = history
+        self._hub = hub
+        self._problems: dict[str, str] = {}
+        self._unsaved: dict[str, Run] = {}
+        self._refusal: VocableError | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, *, now: float) -> None:
+        """Read the history. One that cannot be used leaves the service without runs, and says why."""
+        try:
+            self.runs = RunTable(await self.history.open(now=now))
+        except VocableError as error:
+            self._refusal = VocableError("service.degraded", f"No run can be changed: {error.title}", error.hint)
+            self.set_problem("history", error.title)
+            return
+        self._task = asyncio.create_task(self._save_regularly())
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._save_unsaved()
+        await self.history.close()
+
+    def check_writable(self) -> None:
+        """Raises VocableError `service.degraded` when no run can be changed."""
+        if self._refusal:
+            raise self._refusal
+
+    async def keep(self, run: Run) -> None:
+        """Save a run's state and losses, then tell everybody."""
+        self._unsaved.pop(run.id, None)
+        if not await self.try_to(self.history.save([run])):
+            self._unsaved[run.id] = run
+        self.announce(run)
+
+    def note(self, run: Run) -> None:
+        """Tell of progress, and save it with the next regular save."""
+        self._unsaved[run.id] = run
+        self._hub.gauge("progress", run.view, key=run.id)
+
+    async def losses(self, run: Run, points: int) -> list[LossPoint]:
+        """The run's losses up to now; see History.losses."""
+        if run.losses:
+            await self.try_to(self.history.save([run]))
+        return await self.history.losses(run.id, points)
+
+    def announce(self, run: Run) -> None:
+        self._hub.fact("run", run.view, key=run.id)
+
+    async def try_to(self, write: Awaitable[None]) -> bool:
+        """Write to the history; a failure is shown as a problem until the next write succeeds."""
+        try:
+            await write
+        except VocableError as error:
+            self.set_problem("history", error.title)
+            return False
+        self.set_problem("history", "")
+        return True
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the service, for people; empty when it is well."""
+        return escape(" ".join(self._problems.values()))
+
+    def has_problem(self, source: str) -> bool:
+        return source in self._problems
+
+    def set_problem(self, source: str, text: str) -> None:
+        """Note what is wrong with a part of the service, or with empty `text` that it is well again."""
+        if text == self._problems.get(source, ""):
+            return
+        self._problems.pop(source, None)
+        if text:
+            self._problems[source] = text
+        self._hub.fact("problem", {"problem": self.problem})
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL_S)
+            await self._save_unsaved()
+
+    async def _save_unsaved(self) -> None:
+        runs, self._unsaved = list(self._unsaved.values()), {}
+        if runs and not await self.try_to(self.history.save(runs)):
+            self._unsaved = {run.id: run for run in runs} | self._unsaved

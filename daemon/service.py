@@ -1,0 +1,227 @@
+"""The service behind the socket: its parts put together, and what the routes ask of it as a whole.
+
+Made by the server, one for each process. Runs on the event loop; whatever reads folders or hashes models does so in
+threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from daemon.events import Hub
+from daemon.history import History
+from daemon.jobs import Job
+from daemon.keeper import MakeWorker, Message, WorkerProcess, backoff_s
+from daemon.ledger import Ledger
+from daemon.library import Library
+from daemon.paths import Workspace
+from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
+from daemon.protocol.service import ModelView, ServerInfo, State
+from daemon.queue import Queue
+from daemon.runs import Run
+from daemon.settings import Settings
+from daemon.worker.supervise import Worker, WorkerExit
+from engine.errors import VocableError
+from engine.models.catalog import find_model, list_models
+from engine.names import name_fault
+from engine.preflight import check_recipe
+from engine.recipe import build_recipe
+from engine.text import escape
+
+
+class Service:
+    """Everything but the socket.
+
+    Args:
+        socket: where clients find it, for messages.
+        make_worker: makes the worker's supervisor; tests put a stand-in here.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        *,
+        socket: Path,
+        hub: Hub | None = None,
+        make_worker: MakeWorker | None = None,
+        backoff: Callable[[int], float] = backoff_s,
+    ) -> None:
+        self.workspace = workspace
+        self.socket = socket
+        self.boot_id = hub.boot_id if hub else new_boot_id()
+        self.hub = hub or Hub(self.boot_id)
+        self.stop_asked = asyncio.Event()
+        """Set when a client asked the service to stop."""
+        self._models = _folders(workspace, workspace.models, settings.paths.models)
+        self._datasets = _folders(workspace, workspace.datasets, settings.paths.datasets)
+        self._templates = _folders(workspace, workspace.templates, settings.paths.templates)
+        self._width = 0
+        self.ledger = Ledger(History(workspace.database), self.hub)
+        self.library = Library(
+            folder=workspace.embeddings,
+            cache=workspace.cache,
+            width=lambda: self._width,
+            on_change=self._words_changed,
+        )
+        self.queue = Queue(
+            workspace,
+            self.ledger,
+            self.hub,
+            make_worker or self._start_supervising,
+            self._worker_settings(),
+            words=self.library.usable,
+            rescan=self.library.rescan,
+            on_model=self._model_changed,
+            idle_unload_s=settings.service.idle_unload_s,
+            backoff=backoff,
+        )
+
+    async def start(self) -> None:
+        await self.library.start()
+        await self.queue.start()
+
+    async def stop(self, reason: str, *, timeout_s: float) -> None:
+        """Checkpoint, save, say `bye`; afterwards nothing of the service is left but the socket."""
+        await self.queue.stop(timeout_s=timeout_s)
+        await self.library.stop()
+        self.hub.close(reason)
+
+    def info(self) -> ServerInfo:
+        return ServerInfo(
+            daemon=version("vocable"),
+            boot_id=self.boot_id,
+            pid=os.getpid(),
+            workspace=str(self.workspace.root),
+            socket=str(self.socket),
+        )
+
+    def state(self) -> State:
+        """Everything at one event number: nothing here waits, so no event comes in between."""
+        return State(
+            boot_id=self.boot_id,
+            seq=self.hub.seq,
+            runs=self.ledger.runs.ordered(),
+            words=self.library.words(),
+            worker=self.queue.keeper.view,
+            folders={"embeddings": self.library.health()},
+            problem=self.ledger.problem,
+        )
+
+    async def create_run(self, values: Mapping[str, Any], *, key: str) -> Run:
+        """Check a recipe down to the disk and queue it.
+
+        Raises:
+            VocableError: RecipeError with all faults at once; else see Queue.create_run.
+        """
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        known = await self.queue.find_request(key, digest)
+        if known:
+            return known
+        recipe = build_recipe(values)
+        folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
+        await asyncio.to_thread(check_recipe, recipe, **folders)
+        return await self.queue.create_run(recipe, key=key, digest=digest)
+
+    async def models(self) -> list[ModelView]:
+        entries = await asyncio.to_thread(list_models, self._models)
+        return [
+            ModelView(**{**asdict(entry), "path": str(entry.path), "name": escape(entry.name)}) for entry in entries
+        ]
+
+    async def generate(self, request: GenerateRequest) -> JobView:
+        _check_absolute("output", request.output)
+        await self._check_model(request.model)
+        return self._add_job("generate", request.model_dump(mode="json"))
+
+    async def evaluate(self, request: EvaluateRequest) -> JobView:
+        _check_absolute("folder", request.folder)
+        await self._check_model(request.model)
+        return self._add_job("evaluate", request.model_dump(mode="json"))
+
+    async def create_embedding(self, request: CreateEmbedding) -> JobView:
+        """Have the worker make a word; what it replaces goes to trash/ when it is there.
+
+        Raises:
+            VocableError: `embedding.name`, `embedding.exists`, `model.*`.
+        """
+        fault = name_fault(request.name)
+        if fault:
+            raise VocableError("embedding.name", f"'{request.name}' {fault}.", "Choose another name.")
+        await self._check_model(request.model)
+        destination = self.workspace.embeddings / f"{request.name}.safetensors"
+        known = [Path(word.path) for word in self.library.words() if word.name.casefold() == request.name.casefold()]
+        others = [path for path in known if path != destination]
+        is_there = await asyncio.to_thread(os.path.lexists, destination)
+        if (known or is_there) and not request.overwrite:
+            where = (known or [destination])[0]
+            raise VocableError(
+                "embedding.exists",
+                f"There is a word '{request.name}' already: {where}.",
+                "Choose another name, or ask for it to be replaced.",
+            )
+        return self._add_job("create", request.model_dump(mode="json"), destination=destination, replaces=tuple(others))
+
+    def _add_job(
+        self, kind: str, request: Message, *, destination: Path | None = None, replaces: tuple[Path, ...] = ()
+    ) -> JobView:
+        view = JobView.model_validate(
+            {"id": secrets.token_hex(6), "kind": kind, "state": "queued", "created_at": self.queue.clock()}
+        )
+        message: Message = {"do": kind, "job": view.id, "request": request}
+        if destination:
+            message["destination"] = str(destination)
+        job = Job(view, message, destination, replaces)
+        self.queue.add_job(job)
+        return job.view
+
+    async def _check_model(self, reference: str) -> None:
+        await asyncio.to_thread(find_model, reference, self._models)
+
+    def _start_supervising(
+        self, on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]
+    ) -> WorkerProcess:
+        return Worker(log=self.workspace.worker_log, on_message=on_message, on_exit=on_exit)
+
+    def _worker_settings(self) -> Message:
+        return {
+            "models": [str(path) for path in self._models],
+            "datasets": [str(path) for path in self._datasets],
+            "templates": [str(path) for path in self._templates],
+            "latents": str(self.workspace.latents),
+        }
+
+    def _words_changed(self) -> None:
+        words = self.library.words()
+        self.hub.fact("words", {"count": len(words), "usable": sum(word.usable for word in words)})
+        self.queue.send_words()
+
+    def _model_changed(self, message: Message) -> None:
+        """Words are shown as usable or not for the model that was loaded last."""
+        width = int(message.get("width", 0))
+        if width != self._width:
+            self._width = width
+            self._words_changed()
+
+
+def new_boot_id() -> str:
+    """Tells one life of the service from every other."""
+    return secrets.token_hex(8)
+
+
+def _folders(workspace: Workspace, own: Path, more: list[str]) -> list[Path]:
+    return [own, *(workspace.root / Path(text).expanduser() for text in more)]
+
+
+def _check_absolute(field: str, path: str) -> None:
+    if not Path(path).is_absolute() or "\0" in path:
+        raise VocableError("request.invalid", f"{field}: '{path}' is not an absolute path.", "Give the whole path.")
