@@ -26,7 +26,7 @@ from transformers import CLIPTokenizer
 from engine.errors import VocableError
 from engine.models.starter.build_data import Pictures, draw_pictures, prepare_pictures
 from engine.models.starter.build_export import assemble, export, measure_attributes, sample_sheet
-from engine.models.starter.build_loop import Figures
+from engine.models.starter.build_loop import Job
 from engine.models.starter.build_recipes import RECIPES, Plan, Recipe
 from engine.models.starter.build_tokenizer import save_tokenizer, train_tokenizer
 from engine.models.starter.build_unet import make_text_encoder, make_unet, tokenize, train_unet
@@ -52,46 +52,25 @@ def build(
     Raises VocableError when `work` holds another build, or one that `resume` does not ask for.
     """
     _open_work(work, recipe, resume)
-    _log(work, {"stage": "start", "recipe": asdict(recipe), **_machine(device)})
+    job = Job(recipe, work, device, stop)
+    job.log("start", {**_machine(device), "recipe": asdict(recipe)})
     pictures = prepare_pictures(work, recipe.pictures, recipe.seed, recipe.captions_each)
-    unseen_pixels, unseen_captions = draw_pictures(
-        0, min(_UNSEEN, recipe.pictures), recipe.seed + _UNSEEN_SEED_OFFSET, 1
-    )
+    unseen = draw_pictures(0, min(_UNSEEN, recipe.pictures), recipe.seed + _UNSEEN_SEED_OFFSET, 1)
     tokenizer = _tokenizer(work, pictures, recipe.vocabulary)
-
-    vae = train_vae(
-        recipe, work, pictures.pixels, unseen_pixels, device, _reporter(work, "vae"), lambda step: stop("vae", step)
-    )
-    if vae is None:
+    if (vae := train_vae(job, pictures.pixels, unseen[0])) is None:
         return False
     latents = encode_pictures(vae, pictures.pixels, work / "latents.pt", device)
-    unseen = encode_pictures(vae, unseen_pixels, work / "unseen.pt", device)
-    scale = _latent_scale(unseen)
+    unseen_latents = encode_pictures(vae, unseen[0], work / "unseen.pt", device)
+    scale = _latent_scale(unseen_latents)
     trained = train_unet(
-        recipe,
-        work,
+        job,
         tokenizer,
         (latents * scale, tokenize(tokenizer, pictures.captions)),
-        (unseen * scale, tokenize(tokenizer, unseen_captions)),
-        device,
-        _reporter(work, "unet"),
-        lambda step: stop("unet", step),
+        (unseen_latents * scale, tokenize(tokenizer, unseen[1])),
     )
-    if trained is None:
+    if trained is None or not train_decoder(job, vae, pictures.pixels, latents, unseen[0]):
         return False
-    if not train_decoder(
-        recipe,
-        work,
-        vae,
-        pictures.pixels,
-        latents,
-        unseen_pixels,
-        device,
-        _reporter(work, "decoder"),
-        lambda step: stop("decoder", step),
-    ):
-        return False
-    _finish(out, work, recipe, assemble(tokenizer, *trained, _scaled(vae, scale)))
+    _finish(job, out, assemble(tokenizer, *trained, _scaled(vae, scale)))
     return True
 
 
@@ -117,17 +96,18 @@ def export_newest(out: Path, work: Path) -> None:
     text_encoder.load_state_dict(average["text_encoder"])
     unet.load_state_dict(average["unet"])
     scale = _latent_scale(torch.load(work / "unseen.pt", weights_only=True))
-    _finish(out, work, recipe, assemble(tokenizer, text_encoder, unet, _scaled(vae, scale)))
+    job = Job(recipe, work, torch.device("cpu"), lambda stage, step: False)
+    _finish(job, out, assemble(tokenizer, text_encoder, unet, _scaled(vae, scale)))
 
 
-def _finish(out: Path, work: Path, recipe: Recipe, pipeline: StableDiffusionPipeline) -> None:
+def _finish(job: Job, out: Path, pipeline: StableDiffusionPipeline) -> None:
     """Write the model, its sample sheet and the log, which ends with what the model can do."""
     out.mkdir(parents=True, exist_ok=True)
     size = export(pipeline, out)
-    sample_sheet(pipeline, seed=_SAMPLE_SEED, columns=recipe.sheet_columns).save(out / "samples.png")
-    figures = measure_attributes(pipeline, recipe.checked_pictures, seed=_SAMPLE_SEED)
-    _log(work, {"stage": "export", "bytes": size, **figures})
-    (out / "build.jsonl").write_bytes((work / "build.jsonl").read_bytes())
+    sample_sheet(pipeline, seed=_SAMPLE_SEED, columns=job.recipe.sheet_columns).save(out / "samples.png")
+    figures = measure_attributes(pipeline, job.recipe.checked_pictures, seed=_SAMPLE_SEED)
+    job.log("export", {"bytes": size, **figures})
+    (out / "build.jsonl").write_bytes((job.work / "build.jsonl").read_bytes())
 
 
 def _open_work(work: Path, recipe: Recipe, resume: bool) -> None:
@@ -192,17 +172,6 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def _reporter(work: Path, stage: str) -> Callable[[Figures], None]:
-    return lambda figures: _log(work, {"stage": stage, **figures})
-
-
-def _log(work: Path, entry: dict[str, Any]) -> None:
-    line = json.dumps(entry)
-    with (work / "build.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

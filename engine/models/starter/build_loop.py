@@ -8,11 +8,14 @@ once a step, where threads inside every operation would wait for each other hund
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +24,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.models.starter.build_recipes import Plan
+from engine.models.starter.build_recipes import Plan, Recipe
 
 _CHECKPOINT_EVERY_S = 180.0
 _REPORT_EVERY_S = 30.0
 
 Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: what to make, where its checkpoints and log are, on which device, and when to stop early."""
+
+    recipe: Recipe
+    work: Path
+    device: torch.device
+    stop: Callable[[str, int], bool]
+    """Called with a stage and the number of its next step; True ends the build with a checkpoint."""
+
+    def log(self, stage: str, entry: Mapping[str, Any]) -> None:
+        line = json.dumps({"stage": stage, **entry})
+        with (self.work / "build.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -47,49 +67,40 @@ class Trainee:
             }
 
 
-def train(
-    trainee: Trainee,
-    plan: Plan,
-    checkpoint: Path,
-    report: Callable[[Figures], None],
-    stop: Callable[[int], bool] = lambda step: False,
-) -> bool:
-    """Train to the end of the plan, from `checkpoint` when it exists; True when the plan is fulfilled.
+def train(job: Job, stage: str, plan: Plan, trainee: Trainee) -> bool:
+    """Train to the end of the plan, from the stage's checkpoint when there is one; True when the plan is fulfilled.
 
-    `stop(step)` may end the run early, with a checkpoint; the next call goes on from there.
+    Ends with the moving average in the modules.
     """
+    checkpoint = job.work / f"{stage}.pt"
     parameters = [parameter for module in trainee.modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     step, elapsed_s = _restore(trainee, optimizer, checkpoint)
-    lanes = _Lanes(trainee, parameters, plan.batch)
     saved = reported = time.monotonic()
     reported_step, sums = step, Figures()
-    while (progress := _progress(plan, step, elapsed_s)) < 1 and not stop(step):
-        began = time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate * min((step + 1) / plan.warmup, 1.0) * (0.01 + 0.99 * _cosine(progress))
-        figures = lanes.set_gradients(step)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        _follow(trainee, min(plan.ema, (1 + step) / (10 + step)))
-        step += 1
-        now = time.monotonic()
-        elapsed_s += now - began
-        sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
-        if now - reported > _REPORT_EVERY_S:
-            steps = step - reported_step
-            means = {name: round(value / steps, 5) for name, value in sums.items()}
-            rate = steps * plan.batch / (now - reported)
-            report({"step": step, "minutes": round(elapsed_s / 60, 2), "pictures_per_s": round(rate, 1), **means})
-            reported, reported_step, sums = now, step, Figures()
-        if now - saved > _CHECKPOINT_EVERY_S:
-            _save(trainee, optimizer, checkpoint, step, elapsed_s)
-            saved = now
-    lanes.close()
+    with closing(_Lanes(trainee, parameters, plan.batch)) as lanes:
+        while (progress := _progress(plan, step, elapsed_s)) < 1 and not job.stop(stage, step):
+            began = time.monotonic()
+            rate = plan.rate * min((step + 1) / plan.warmup, 1.0) * (0.01 + 0.99 * _cosine(progress))
+            figures = lanes.set_gradients(step)
+            _update(optimizer, parameters, rate)
+            _follow(trainee, min(plan.ema, (1 + step) / (10 + step)))
+            step += 1
+            now = time.monotonic()
+            elapsed_s += now - began
+            sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
+            if now - reported > _REPORT_EVERY_S:
+                steps = step - reported_step
+                means = {name: round(value / steps, 5) for name, value in sums.items()}
+                speed = round(steps * plan.batch / (now - reported), 1)
+                job.log(stage, {**_stamp(step, elapsed_s), "pictures_per_s": speed, **means})
+                reported, reported_step, sums = now, step, Figures()
+            if now - saved > _CHECKPOINT_EVERY_S:
+                _save(trainee, optimizer, checkpoint, step, elapsed_s)
+                saved = now
     _save(trainee, optimizer, checkpoint, step, elapsed_s)
     use_average(trainee)
-    report({"step": step, "minutes": round(elapsed_s / 60, 2), **trainee.check()})
+    job.log(stage, {**_stamp(step, elapsed_s), **trainee.check()})
     return _progress(plan, step, elapsed_s) >= 1
 
 
@@ -99,9 +110,9 @@ def use_average(trainee: Trainee) -> None:
         module.load_state_dict(trainee.average[name])
 
 
-def generator(seed: int, stage: int, step: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one step of one stage, the same on every run."""
-    return torch.Generator(device).manual_seed((seed * 1_000_003 + stage) * 10_000_019 + step)
+def generator(seed: int, stage: int, step: int) -> torch.Generator:
+    """The random numbers of one step of one stage, drawn on the CPU so that they are the same on every device."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + stage) * 10_000_019 + step)
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -149,8 +160,20 @@ class _Lanes:
         return torch.autograd.grad(loss, self._parameters, allow_unused=True), figures
 
 
+def _update(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def _progress(plan: Plan, step: int, elapsed_s: float) -> float:
     return max(step / plan.steps, elapsed_s / 60 / plan.minutes)
+
+
+def _stamp(step: int, elapsed_s: float) -> Figures:
+    return {"step": step, "minutes": round(elapsed_s / 60, 2)}
 
 
 def _cosine(progress: float) -> float:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from engine.models.starter.build_loop import Figures, Trainee, generator, train
-from engine.models.starter.build_recipes import Recipe
+from engine.models.starter.build_loop import Figures, Job, Trainee, generator, train
 
 _STAGE = 2
 _CAPTION_DROPOUT = 0.1
@@ -72,20 +68,17 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[list[str]]) -> torch.Tenso
 
 
 def train_unet(
-    recipe: Recipe,
-    work: Path,
+    job: Job,
     tokenizer: CLIPTokenizer,
     pictures: tuple[torch.Tensor, torch.Tensor],
     unseen: tuple[torch.Tensor, torch.Tensor],
-    device: torch.device,
-    report: Callable[[Figures], None],
-    stop: Callable[[int], bool],
 ) -> tuple[CLIPTextModel, UNet2DConditionModel] | None:
-    """The trained text encoder and U-Net (moving averages), or None when `stop` ended the run early.
+    """The trained text encoder and U-Net (moving averages), or None when the job stopped early.
 
     `pictures` and `unseen` are (latents, ids): latents (N, 2, 4, 16, 16), mean and deviation in the U-Net's scale, and
     token ids (N, captions, 77).
     """
+    recipe, device = job.recipe, job.device
     torch.manual_seed(recipe.seed + 1)
     text_encoder = make_text_encoder(tokenizer, recipe.text_width, recipe.text_layers).to(device).train()
     unet = make_unet(recipe.unet_channels, recipe.unet_attention, recipe.text_width)
@@ -95,7 +88,7 @@ def train_unet(
     latents, ids = pictures
 
     def loss(step: int, share: slice) -> tuple[torch.Tensor, Figures]:
-        random = generator(recipe.seed, _STAGE, step, torch.device("cpu"))
+        random = generator(recipe.seed, _STAGE, step)
         batch = recipe.unet.batch
         chosen = torch.randint(len(latents), (batch,), generator=random)
         worded = ids[chosen, torch.randint(ids.shape[1], (batch,), generator=random)]
@@ -110,7 +103,7 @@ def train_unet(
 
     @torch.no_grad()
     def check() -> Figures:
-        random = generator(recipe.seed, _STAGE, -1, torch.device("cpu"))
+        random = generator(recipe.seed, _STAGE, -1)
         errors = []
         for part in range(_CHECK_TIMESTEPS):
             timesteps = torch.full((len(unseen[0]),), int((part + 0.5) * len(alphas) / _CHECK_TIMESTEPS))
@@ -119,8 +112,7 @@ def train_unet(
         return {"unseen_v_mse": round(torch.stack(errors).mean().item(), 5)}
 
     trainee = Trainee({"text_encoder": text_encoder, "unet": unet}, loss, check)
-    done = train(trainee, recipe.unet, work / "unet.pt", report, stop)
-    return (text_encoder.eval(), unet.eval()) if done else None
+    return (text_encoder.eval(), unet.eval()) if train(job, "unet", recipe.unet, trainee) else None
 
 
 def _error(

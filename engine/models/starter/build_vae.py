@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import nn
 
-from engine.models.starter.build_loop import Figures, Trainee, generator, save_atomically, train
-from engine.models.starter.build_recipes import Recipe
+from engine.models.starter.build_loop import Figures, Job, Trainee, generator, save_atomically, train
 
 _STAGE = 1
 _DECODER_STAGE = 3
@@ -34,24 +32,17 @@ def make_vae(channels: tuple[int, ...]) -> AutoencoderKL:
     )
 
 
-def train_vae(
-    recipe: Recipe,
-    work: Path,
-    pixels: NDArray[np.uint8],
-    unseen: NDArray[np.uint8],
-    device: torch.device,
-    report: Callable[[Figures], None],
-    stop: Callable[[int], bool],
-) -> AutoencoderKL | None:
-    """The trained VAE (its moving average), or None when `stop` ended the run before the plan was fulfilled.
+def train_vae(job: Job, pixels: NDArray[np.uint8], unseen: NDArray[np.uint8]) -> AutoencoderKL | None:
+    """The trained VAE (its moving average), or None when the job stopped before the plan was fulfilled.
 
     `pixels` and `unseen` are (N, 64, 64, 3) uint8; the PSNR is measured on `unseen`.
     """
+    recipe, device = job.recipe, job.device
     torch.manual_seed(recipe.seed)
     vae = make_vae(recipe.vae_channels).to(device, memory_format=torch.channels_last)
 
     def loss(step: int, share: slice) -> tuple[torch.Tensor, Figures]:
-        random = generator(recipe.seed, _STAGE, step, torch.device("cpu"))
+        random = generator(recipe.seed, _STAGE, step)
         chosen = torch.randint(len(pixels), (recipe.vae.batch,), generator=random)
         batch = to_pixels(pixels[chosen[share].numpy()], device)
         posterior = vae.encode(batch).latent_dist
@@ -64,28 +55,20 @@ def train_vae(
     def check() -> Figures:
         return {"psnr_db": round(psnr(vae, unseen, device), 2)}
 
-    done = train(Trainee({"vae": vae}, loss, check), recipe.vae, work / "vae.pt", report, stop)
-    return vae if done else None
+    return vae if train(job, "vae", recipe.vae, Trainee({"vae": vae}, loss, check)) else None
 
 
 def train_decoder(
-    recipe: Recipe,
-    work: Path,
-    vae: AutoencoderKL,
-    pixels: NDArray[np.uint8],
-    latents: torch.Tensor,
-    unseen: NDArray[np.uint8],
-    device: torch.device,
-    report: Callable[[Figures], None],
-    stop: Callable[[int], bool],
+    job: Job, vae: AutoencoderKL, pixels: NDArray[np.uint8], latents: torch.Tensor, unseen: NDArray[np.uint8]
 ) -> bool:
     """Train the decoder on, with the encoder fixed, so that the latents which the U-Net learned stay what they are.
 
-    `latents` (N, 2, 4, 16, 16) are the posterior means and deviations of `pixels`. False when `stop` ended it early.
+    `latents` (N, 2, 4, 16, 16) are the posterior means and deviations of `pixels`. False when the job stopped early.
     """
+    recipe, device = job.recipe, job.device
 
     def loss(step: int, share: slice) -> tuple[torch.Tensor, Figures]:
-        random = generator(recipe.seed, _DECODER_STAGE, step, torch.device("cpu"))
+        random = generator(recipe.seed, _DECODER_STAGE, step)
         chosen = torch.randint(len(pixels), (recipe.decoder.batch,), generator=random)
         noise = torch.randn(recipe.decoder.batch, *latents.shape[2:], generator=random)[share]
         mean, deviation = latents[chosen[share]].to(torch.float32).unbind(1)
@@ -97,7 +80,7 @@ def train_decoder(
         return {"psnr_db": round(psnr(vae, unseen, device), 2)}
 
     trainee = Trainee({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}, loss, check)
-    return train(trainee, recipe.decoder, work / "decoder.pt", report, stop)
+    return train(job, "decoder", recipe.decoder, trainee)
 
 
 def to_pixels(pixels: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
