@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from engine.models.catalog import ModelEntry, find_model
 from engine.models.load import Model, load_model
+
+settings.register_profile("engine", deadline=None, derandomize=True)
+settings.load_profile("engine")
 
 
 @pytest.fixture(scope="session")
