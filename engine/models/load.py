@@ -88,7 +88,7 @@ def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -
 def _noise_schedule(entry: ModelEntry, config: dict[str, Any]) -> Any:
     """The `diffusers.DDPMScheduler` of a configuration, which knows every kind of betas, zero terminal SNR included."""
     try:
-        return DDPMScheduler.from_config(config)  # type: ignore[no-untyped-call]
+        return DDPMScheduler.from_config(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _unreadable(entry, "scheduler/scheduler_config.json", str(error)) from error
 
@@ -99,7 +99,7 @@ def _load_part(kind: Any, entry: ModelEntry, part: str, dtype: torch.dtype) -> A
     try:
         network, found = kind.from_pretrained(
             str(path.parent),
-            torch_dtype=dtype,
+            dtype=dtype,
             variant="fp16" if path.name.endswith(".fp16.safetensors") else None,
             use_safetensors=True,
             local_files_only=True,
@@ -122,7 +122,7 @@ def _quiet_libraries() -> Iterator[None]:
     """Keep the libraries' warnings and progress bars off the worker's output while they load."""
     bars = transformers_logging.is_progress_bar_enabled()
     levels = [(library, library.get_verbosity()) for library in (transformers_logging, diffusers_logging)]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     for library, _ in levels:
         library.set_verbosity_error()
     try:
@@ -132,7 +132,7 @@ def _quiet_libraries() -> Iterator[None]:
             yield
     finally:
         if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()
         for library, level in levels:
             library.set_verbosity(level)
 

@@ -27,7 +27,7 @@ class LinearMultistep:
     order = 1
 
     def __init__(self, **options: Any) -> None:
-        self._euler: Any = EulerDiscreteScheduler(**options)  # type: ignore[no-untyped-call]
+        self._euler: Any = EulerDiscreteScheduler(**options)
         self._derivatives: list[Tensor] = []
         self._index = 0
 

@@ -86,7 +86,7 @@ def make_scheduler(model: Model, name: str, steps: int) -> Any:
 
 def _betas(model: Model) -> list[float]:
     """The training schedule itself, so that no sampler needs to know how a model's configuration spells it."""
-    noise: Any = diffusers.DDPMScheduler.from_config(model.scheduler_config)  # type: ignore[no-untyped-call]
+    noise: Any = diffusers.DDPMScheduler.from_config(model.scheduler_config)
     betas = noise.betas.double()
     if noise.alphas_cumprod[-1] < _SMALLEST_SIGNAL:
         betas[-1] = 1 - _SMALLEST_SIGNAL / noise.alphas_cumprod[-2].double()
