@@ -1,0 +1,245 @@
+"""The worker's work: takes messages one by one, trains, and makes pictures beside a run, between two of its steps.
+
+Runs in the main thread of the worker process; imports torch. The invariant: every `train` and every job is answered
+by `Ended`, `result` or `failed`, unless the process ends first, and then the supervisor knows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest
+from daemon.worker.channel import Channel
+from daemon.worker.faults import DeviceLost, explain
+from daemon.worker.jobs import Bench, Places, Result, Work, create_word, ended, make_pictures, measure_phrases
+from daemon.worker.models import LoadedModel, Words
+from daemon.worker.wire import Message
+from engine.embedding.vectors import Embedding
+from engine.errors import VocableError
+from engine.events import Event, PhaseChanged, Progress, event_to_dict
+from engine.models.catalog import ModelEntry
+from engine.models.placement import choose_device, choose_dtype
+from engine.preflight import check_recipe
+from engine.recipe import build_recipe
+from engine.training.job import Control, TrainingJob
+from engine.training.loop import train
+
+DEVICE_LOST = os.EX_SOFTWARE
+"""Exit code when only a fresh process can use the device again."""
+
+
+Command = Literal["pause", "stop"]
+
+
+class _BrokenOff(Exception):
+    """A job is not to be finished."""
+
+
+class Desk:
+    """One worker's state: what waits, what it does now, what it knows."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._todo: deque[Message] = deque()
+        self._job = ""
+        self._is_cancelled = False
+        """Whether the job at hand is to be broken off."""
+        self._asked: dict[str, Command] = {}
+        """Commands to runs that wait in `_todo`."""
+        self._run = ""
+        self._control: Control | None = None
+        self._leaving = False
+        self._words = Words()
+
+    def serve(self) -> int:
+        """Work until told to leave; returns the exit code of the process."""
+        try:
+            self._open()
+            while not self._leaving:
+                self._look(wait=not self._todo)
+                if self._todo and not self._leaving:
+                    self._serve_one(self._todo.popleft())
+        except DeviceLost as error:
+            print(error, file=sys.stderr)  # noqa: T201 - the last words of the process, which the supervisor repeats
+            return DEVICE_LOST
+        return 0
+
+    def _open(self) -> None:
+        first = self._channel.receive(wait=True)
+        if first is None or first.pop("do") != "settings":
+            raise RuntimeError("the first message must be the settings")
+        self._places = Places(
+            models=tuple(map(Path, first["models"])),
+            datasets=tuple(map(Path, first["datasets"])),
+            templates=tuple(map(Path, first["templates"])),
+            latents=Path(first["latents"]),
+        )
+        device = prepare_device(first.get("device", "auto"))
+        self._models = LoadedModel(device, self._tell_model)
+        self._channel.send({"type": "ready", "device": describe_device(device)})
+
+    def _look(self, *, wait: bool) -> None:
+        """Take all messages that are there; with `wait`, at least one."""
+        message = self._channel.receive(wait=wait)
+        while message is not None:
+            self._take(message)
+            message = self._channel.receive(wait=False)
+
+    def _take(self, message: Message) -> None:
+        match message["do"]:
+            case "train" | "generate" | "evaluate" | "create":
+                self._todo.append(message)
+            case "pause" | "stop" as command:
+                self._ask(message["run"], command)
+            case "cancel":
+                self._cancel(message["job"])
+            case "words":
+                self._words.replace(message["words"])
+            case "exit":
+                self._leaving = True
+                if self._control is not None:
+                    self._ask(self._run, "pause")
+            case other:
+                raise RuntimeError(f"the supervisor asks for '{other}', which is not known")
+
+    def _ask(self, run: str, command: Command) -> None:
+        """Tell a run to pause or stop; a run that is to stop is not paused any more."""
+        if self._control is not None and run == self._run:
+            self._control.ask = self._control.ask if self._control.ask == "stop" else command
+        elif any(message.get("run") == run for message in self._todo):
+            self._asked[run] = command
+
+    def _cancel(self, job: str) -> None:
+        if job == self._job:
+            self._is_cancelled = True
+        for message in [message for message in self._todo if message.get("job") == job]:
+            self._todo.remove(message)
+            self._refuse(job)
+
+    def _refuse(self, job: str) -> None:
+        error = VocableError("job.cancelled", "The job was cancelled.")
+        self._channel.send({"type": "failed", "job": job, "error": error.to_dict()})
+
+    def _serve_one(self, message: Message) -> None:
+        if message["do"] == "train":
+            self._serve_run(message)
+        else:
+            self._serve_job(message)
+        if not self._todo:
+            self._channel.send({"type": "idle"})
+
+    def _serve_run(self, message: Message) -> None:
+        self._run = message["run"]
+        self._control = Control(ask=self._asked.pop(self._run, ""))
+        try:
+            self._train(message, self._control)
+        except Exception as error:
+            self._channel.send({"type": "failed", "run": self._run, "error": self._explain(error)})
+        finally:
+            self._run, self._control, self._channel.step = "", None, None
+
+    def _train(self, message: Message, control: Control) -> None:
+        self._tell(PhaseChanged("loading"))
+        places = self._places
+        recipe = build_recipe(message["recipe"])
+        resolved = check_recipe(recipe, models=places.models, datasets=places.datasets, templates=places.templates)
+        model = self._models.get(resolved.model, choose_dtype(recipe.train.precision, self._models.device))
+        job = TrainingJob(recipe, resolved, Path(message["folder"]), places.latents, Path(message["destination"]))
+
+        def words() -> list[Embedding]:
+            return self._words.of_width(resolved.model.width)
+
+        with ended(train(model, job, control=control, words=words, clock=time.time)) as events:
+            for event in events:
+                if event is not None:
+                    self._tell(event)
+                self._serve_between_steps()
+
+    def _serve_between_steps(self) -> None:
+        """Look at the inbox, and do the jobs that came, while a run stands between two steps."""
+        self._look(wait=False)
+        while not self._leaving:
+            job = next((message for message in self._todo if message["do"] != "train"), None)
+            if job is None:
+                return
+            self._todo.remove(job)
+            self._serve_job(job)
+
+    def _serve_job(self, message: Message) -> None:
+        """Do a job; one that is broken off because the process leaves is not answered, and goes to the next."""
+        job = self._job = message["job"]
+        self._is_cancelled = False
+        try:
+            with closing(self._begin(message)) as work:
+                result = self._drive(job, work)
+            self._channel.send({"type": "result", "job": job, "result": result})
+        except _BrokenOff:
+            if self._is_cancelled:
+                self._refuse(job)
+        except Exception as error:
+            self._channel.send({"type": "failed", "job": job, "error": self._explain(error)})
+        finally:
+            self._job = ""
+
+    def _begin(self, message: Message) -> Work:
+        bench = Bench(self._places, self._models, self._words, is_training=self._control is not None)
+        request = message["request"]
+        match message["do"]:
+            case "generate":
+                return make_pictures(bench, GenerateRequest.model_validate(request))
+            case "evaluate":
+                return measure_phrases(bench, EvaluateRequest.model_validate(request))
+            case _:
+                return create_word(bench, CreateEmbedding.model_validate(request), Path(message["destination"]))
+
+    def _drive(self, job: str, work: Work) -> Result:
+        while True:
+            self._look(wait=False)
+            if self._leaving or self._is_cancelled:
+                raise _BrokenOff
+            try:
+                done, total = next(work)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            self._channel.send({"type": "job", "job": job, "done": done, "total": total})
+
+    def _explain(self, error: Exception) -> dict[str, Any]:
+        shown = explain(error)
+        if shown is not error:
+            self._models.release()  # nobody knows what state it was left in, or its memory is what is missing
+        return shown.to_dict()
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._channel.step = event.step
+        self._channel.send({"type": "event", "run": self._run, "event": event_to_dict(event)})
+
+    def _tell_model(self, entry: ModelEntry | None) -> None:
+        name, width = (entry.name, entry.width) if entry else ("", 0)
+        self._channel.send({"type": "model", "name": name, "width": width})
+
+
+def prepare_device(wanted: str) -> torch.device:
+    """Set up torch for results that can be repeated, with every core that this process may use."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return choose_device(wanted)
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

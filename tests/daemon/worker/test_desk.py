@@ -1,0 +1,298 @@
+"""The real worker with the real engine and the starter model. One process serves the whole file, as in life."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from daemon.worker.supervise import COMMAND
+from engine.embedding.read import read_embedding
+from engine.embedding.vectors import Embedding
+from engine.models.catalog import STARTER_FOLDER
+from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
+from tests.daemon.words import word_file
+from tests.daemon.worker.conftest import Watched
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATIENCE_S = 240.0
+"""Only a hang takes this long."""
+
+
+class Worker(Watched):
+    """A real worker; work is given a fresh id each time."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "worker.log", None, COMMAND)
+        self.folder = folder
+        self._given = 0
+
+    async def start(self) -> None:
+        places = {"models": [], "datasets": [], "templates": [], "latents": str(self.folder / "latents")}
+        await self.worker.start(places)
+        await self.find(lambda message: message["type"] == "ready")
+
+    async def find(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for the first message that meets `condition`, the ones that came already included."""
+        seen = 0
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                self._news.clear()
+                for message in self.messages[seen:]:
+                    if condition(message):
+                        return message
+                seen = len(self.messages)
+                assert not self.exits, self.exits[0].title
+                await self._news.wait()
+
+    def give(self, do: str, request: dict[str, Any], **more: Any) -> str:
+        self._given += 1
+        job = f"job{self._given}"
+        self.worker.send({"do": do, "job": job, "request": request, **more})
+        return job
+
+    async def answer(self, identifier: str) -> dict[str, Any]:
+        """What became of a job: its result, or its error."""
+        message = await self.find(
+            lambda message: message.get("job") == identifier and message["type"] in ("result", "failed")
+        )
+        answer: dict[str, Any] = message.get("result") or message["error"]
+        return answer
+
+    async def do(self, do: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return await self.answer(self.give(do, request, **more))
+
+    def train(self, name: str, **settings: Any) -> str:
+        """Begin a short run and return its id."""
+        self._given += 1
+        run = f"run{self._given}"
+        recipe = {
+            "name": name,
+            "start": {"init_text": "girl", "vectors": 1},
+            "data": {"folder": str(self.folder / "pictures"), "template": "portrait_filewords"},
+            "train": {"steps": 6, "batch_size": 1, **settings},
+            "save": {"every": 0, "images_every": 0, "checkpoint_every": 3},
+        }
+        where = {"folder": str(self.folder / run), "destination": str(self.folder / f"{name}.safetensors")}
+        self.worker.send({"do": "train", "run": run, "recipe": recipe, **where})
+        return run
+
+    async def event(self, run: str, kind: str) -> dict[str, Any]:
+        """Wait for an event of a run; a failed run ends the wait with its error."""
+        message = await self.find(
+            lambda message: (
+                message.get("run") == run and (message["type"] == "failed" or message["event"]["event"] == kind)
+            )
+        )
+        found: dict[str, Any] = message.get("error") or message["event"]
+        return found
+
+    def trained(self, name: str) -> bytes:
+        return read(self.folder / f"{name}.safetensors").vectors.tobytes()
+
+
+def read(path: Path) -> Embedding:
+    return read_embedding(path.read_bytes(), path.stem)
+
+
+def pixels(path: str) -> bytes:
+    with Image.open(path) as image:
+        return image.tobytes()
+
+
+def picture_request(output: Path, prompt: str = "portrait of a girl", **more: Any) -> dict[str, Any]:
+    return {"prompts": [prompt], "steps": 1, "cfg_scale": 1, "output": str(output), **more}
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
+    folder = tmp_path_factory.mktemp("worker")
+    (folder / "pictures").mkdir()
+    for picture in sorted(TRAIN_DIR.glob("*.png"))[:2]:
+        shutil.copy(picture, folder / "pictures")
+        shutil.copy(picture.with_suffix(".txt"), folder / "pictures")
+    worker = Worker(folder)
+    await worker.start()
+    yield worker
+    await worker.worker.stop(timeout_s=PATIENCE_S)
+    assert [(end.kind, end.code) for end in worker.exits] == [("asked", 0)]
+    assert "Traceback" not in worker.log.read_text()
+
+
+async def test_several_pictures_are_numbered_and_seeds_count_up(worker: Worker, tmp_path: Path) -> None:
+    both = await worker.do("generate", picture_request(tmp_path / "a.png", count=2, seed=5))
+    assert both == {"pictures": [str(tmp_path / "a-1.png"), str(tmp_path / "a-2.png")]}
+    alone = await worker.do("generate", picture_request(tmp_path / "b.png", seed=6))
+    assert alone == {"pictures": [str(tmp_path / "b.png")]}
+    assert pixels(str(tmp_path / "b.png")) == pixels(str(tmp_path / "a-2.png"))
+    assert pixels(str(tmp_path / "a-1.png")) != pixels(str(tmp_path / "a-2.png"))
+
+
+async def test_a_new_word_is_made_and_prompts_use_it_once_the_table_of_words_has_it(
+    worker: Worker, tmp_path: Path
+) -> None:
+    destination = tmp_path / "blue.safetensors"
+    request = {"name": "my word", "init_text": "blue", "vectors": 2}
+    assert await worker.do("create", request, destination=str(destination)) == {"embedding": str(destination)}
+    assert read(destination).vectors.shape[0] == 2
+
+    wide = tmp_path / "wide.safetensors"
+    wide.write_bytes(word_file(width=7))
+    table = [
+        {"name": "my word", "path": str(destination), "hash": "1"},
+        {"name": "portrait", "path": str(wide), "hash": "2"},
+        {"name": "girl", "path": str(tmp_path / "deleted"), "hash": "3"},
+    ]
+    prompt = "portrait of my word"
+    await worker.do("generate", picture_request(tmp_path / "without.png", prompt))
+    worker.worker.send({"do": "words", "words": table})
+    await worker.do("generate", picture_request(tmp_path / "with.png", prompt))
+    worker.worker.send({"do": "words", "words": []})
+    await worker.do("generate", picture_request(tmp_path / "again.png", prompt))
+    assert pixels(str(tmp_path / "with.png")) != pixels(str(tmp_path / "without.png"))
+    assert pixels(str(tmp_path / "again.png")) == pixels(str(tmp_path / "without.png"))
+    assert "'girl' is left out" in worker.log.read_text()
+
+
+async def test_phrases_are_measured_in_their_order(worker: Worker, tmp_path: Path) -> None:
+    for suffix in (".png", ".txt"):
+        shutil.copy(HELD_OUT_DIR / f"0000{suffix}", tmp_path)
+    request = {"folder": str(tmp_path), "template": "portrait_filewords", "phrases": ["girl", "sky", "girl"]}
+    losses = (await worker.do("evaluate", request))["losses"]
+    assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"model": "nobody"}, "model.unknown"),
+        ({"output": "/proc/nowhere/a.png"}, "disk.write"),
+    ],
+)
+async def test_a_job_that_fails_says_why_and_the_next_one_works(
+    worker: Worker, tmp_path: Path, change: dict, code: str
+) -> None:
+    answer = await worker.do("generate", {**picture_request(tmp_path / "a.png"), **change})
+    assert answer["code"] == code
+    assert len(answer["title"]) > 10
+    assert "pictures" in await worker.do("generate", picture_request(tmp_path / "b.png"))
+
+
+async def test_a_job_is_cancelled_at_work_and_in_the_queue(worker: Worker, tmp_path: Path) -> None:
+    endless = worker.give("generate", picture_request(tmp_path / "long.png", steps=500, count=64))
+    waiting = worker.give("generate", picture_request(tmp_path / "waiting.png"))
+    await worker.find(lambda message: message.get("job") == endless and message["type"] == "job")
+    worker.worker.send({"do": "cancel", "job": waiting})
+    assert (await worker.answer(waiting))["code"] == "job.cancelled"
+    worker.worker.send({"do": "cancel", "job": endless})
+    assert (await worker.answer(endless))["code"] == "job.cancelled"
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_refused_recipe_says_all_faults_and_no_run_is_left(worker: Worker) -> None:
+    worker.worker.send(
+        {
+            "do": "train",
+            "run": "bad",
+            "recipe": {"name": "x", "model": "nobody", "data": {"folder": "/nowhere"}},
+            "folder": str(worker.folder / "bad"),
+            "destination": str(worker.folder / "x.safetensors"),
+        }
+    )
+    failed = await worker.find(lambda message: message.get("run") == "bad" and message["type"] == "failed")
+    assert failed["error"]["code"] == "recipe.invalid"
+    assert {fault["path"] for fault in failed["error"]["faults"]} == {"model", "data.folder"}
+    assert not (worker.folder / "bad").exists()
+
+
+async def test_pictures_pauses_and_resumes_change_no_number_of_a_run(worker: Worker, tmp_path: Path) -> None:
+    calm = worker.train("calm")
+    assert (await worker.event(calm, "ended"))["outcome"] == "finished"
+
+    busy = worker.train("busy")
+    await worker.event(busy, "prepared")
+    picture = worker.give("generate", picture_request(tmp_path / "beside.png"))
+    measured = worker.give(
+        "evaluate", {"folder": str(worker.folder / "pictures"), "template": "portrait_filewords", "phrases": ["girl"]}
+    )
+    await worker.answer(picture)
+    assert not any(message.get("run") == busy and is_end(message) for message in worker.messages)
+    assert "losses" in await worker.answer(measured)
+    assert (await worker.event(busy, "ended"))["outcome"] == "finished"
+
+    paused = worker.train("paused")
+    await worker.event(paused, "prepared")
+    worker.worker.send({"do": "pause", "run": paused})
+    end = await worker.event(paused, "ended")
+    assert (end["outcome"], end["embedding"]) == ("paused", "")
+    assert end["step"] < 6
+    again = resend(worker, paused, "paused")
+    await worker.find(lambda message: message.get("run") == again and is_end(message, "finished"))
+    assert worker.trained("calm") == worker.trained("busy") == worker.trained("paused")
+
+
+async def test_another_model_is_loaded_beside_a_run_and_the_runs_own_stays(worker: Worker, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(STARTER_FOLDER, other)
+    run = worker.train("first", steps=10_000)
+    await worker.event(run, "progress")
+    loaded = [message for message in worker.messages if message["type"] == "model"]
+    request = picture_request(tmp_path / "a.png", model=str(other))
+    assert "pictures" in await worker.do("generate", request)
+    worker.worker.send({"do": "pause", "run": run})
+    assert (await worker.event(run, "ended"))["outcome"] == "paused"
+    assert [message for message in worker.messages if message["type"] == "model"] == loaded
+    await worker.do("generate", request)
+    assert [message for message in worker.messages if message["type"] == "model"][-1]["name"] == "other"
+
+
+async def test_stop_saves_the_word_so_far_even_when_a_pause_follows(worker: Worker) -> None:
+    run = worker.train("early", steps=10_000)
+    await worker.event(run, "progress")
+    worker.worker.send({"do": "stop", "run": run})
+    worker.worker.send({"do": "pause", "run": run})
+    end = await worker.event(run, "ended")
+    assert end["outcome"] == "stopped"
+    assert read(Path(end["embedding"])).step == end["step"] > 0
+
+
+async def test_a_command_reaches_a_run_that_still_waits(worker: Worker, tmp_path: Path) -> None:
+    job = worker.give("generate", picture_request(tmp_path / "first.png", steps=5))
+    run = worker.train("waiting", steps=10_000)
+    worker.worker.send({"do": "pause", "run": run})
+    await worker.answer(job)
+    assert (await worker.event(run, "ended"))["outcome"] == "paused"
+
+
+async def test_a_worker_that_leaves_in_the_middle_of_a_run_checkpoints_it(worker: Worker, tmp_path: Path) -> None:
+    leaver = Worker(worker.folder)
+    await leaver.start()
+    run = leaver.train("leaver", steps=10_000)
+    await leaver.event(run, "progress")
+    job = leaver.give("generate", picture_request(tmp_path / "a.png", steps=500))
+    await leaver.find(lambda message: message.get("job") == job)
+    await leaver.worker.stop(timeout_s=PATIENCE_S)
+    assert [(end.kind, end.code) for end in leaver.exits] == [("asked", 0)]
+    events = [message["event"]["event"] for message in leaver.messages if message.get("run") == run]
+    assert events[-1] == "ended"
+    assert "checkpoint" in events[-3:]
+    assert not any(message["type"] in ("result", "failed") for message in leaver.messages)
+
+
+def is_end(message: dict[str, Any], outcome: str = "") -> bool:
+    event = message.get("event", {})
+    return event.get("event") == "ended" and outcome in ("", event["outcome"])
+
+
+def resend(worker: Worker, run: str, name: str) -> str:
+    """Give a run to the worker again, in the folder where it left off."""
+    shutil.move(worker.folder / run, worker.folder / f"run{worker._given + 1}")
+    return worker.train(name)
