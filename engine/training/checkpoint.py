@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, every: int
+    folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, every: int, good: int
 ) -> Path:
     """Write the checkpoint of `step`, read it back, and only then let go of the oldest ones.
 
@@ -50,6 +50,7 @@ def save_checkpoint(
 
     Args:
         every: the regular interval in steps; checkpoints off it come from pauses.
+        good: newest step known to be good; rotation leaves the regular checkpoint at or before it.
 
     Raises:
         VocableError: `disk.full` or `disk.write`; the checkpoints there are stay untouched.
@@ -74,7 +75,7 @@ def save_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _read(path)
-    _rotate(folder, every)
+    _rotate(folder, every, good)
     return path
 
 
@@ -136,11 +137,13 @@ def _list(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
-def _rotate(folder: Path, every: int) -> None:
+def _rotate(folder: Path, every: int, good: int) -> None:
     paths = _list(folder)
-    regular = [path for path in paths if int(path.name) % every == 0]
-    for path in paths[: paths.index(regular[-KEPT])] if len(regular) > KEPT else ():
-        shutil.rmtree(path, ignore_errors=True)
+    regular = [int(path.name) for path in paths if int(path.name) % every == 0]
+    first = min([*regular[-KEPT:], *[step for step in regular if step <= good][-1:]], default=0)
+    for path in paths:
+        if int(path.name) < first:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _quarantine(path: Path) -> Path:

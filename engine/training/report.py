@@ -92,6 +92,8 @@ def _reading(step: int, learn_rate: float, loss: float, peak: float) -> Reading:
 class Tally:
     """What the losses so far amount to."""
 
+    step: int = 0
+    """Step of the newest of them."""
     mean: float = 0.0
     """Exponential mean, not yet corrected for its start at zero."""
     counted: int = 0
@@ -108,6 +110,11 @@ class Tally:
     @property
     def mean_loss(self) -> float:
         return self.mean / (1 - DECAY**self.counted) if self.counted else math.nan
+
+    @property
+    def good_step(self) -> int:
+        """The step before the updates that were left out last."""
+        return self.step - self.skipped_in_row
 
     @property
     def diverging(self) -> bool:
@@ -128,9 +135,10 @@ class Tally:
                 " train.precision = float32, another template or another model.",
             )
         if reading.loss is None:
-            return replace(self, still=still, skipped=self.skipped + 1, skipped_in_row=self.skipped_in_row + 1)
-        mean = DECAY * self.mean + (1 - DECAY) * reading.loss
-        return replace(self, still=still, mean=mean, counted=self.counted + 1, skipped_in_row=0)
+            skipped, in_row = self.skipped + 1, self.skipped_in_row + 1
+            return replace(self, step=reading.step, still=still, skipped=skipped, skipped_in_row=in_row)
+        mean, counted = DECAY * self.mean + (1 - DECAY) * reading.loss, self.counted + 1
+        return replace(self, step=reading.step, still=still, mean=mean, counted=counted, skipped_in_row=0)
 
     def rolled_back(self, scale: float, roll_backs: int) -> Tally:
         return replace(self, rate_scale=scale, roll_backs=roll_backs, skipped_in_row=0)

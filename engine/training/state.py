@@ -21,7 +21,7 @@ from engine.recipe import format_recipe
 from engine.schedule import Schedule, parse_schedule
 from engine.training.checkpoint import Checkpoint, load_newest, save_checkpoint, set_aside
 from engine.training.job import TrainingJob
-from engine.training.report import MAX_ROLL_BACKS, SKIPPED_IN_ROW, Tally
+from engine.training.report import MAX_ROLL_BACKS, Tally
 from engine.training.step import Learner, create_learner, export_tensors, import_tensors
 
 
@@ -82,7 +82,8 @@ def save_state(state: RunState) -> Event:
     """Write a checkpoint of now, when every loss has been read."""
     facts = {"step": state.step, "tally": asdict(state.tally), "run": state.facts}
     every = state.job.recipe.save.checkpoint_every
-    path = save_checkpoint(state.checkpoints, state.step, export_tensors(state.learner), facts, every=every)
+    tensors, good = export_tensors(state.learner), state.tally.good_step
+    path = save_checkpoint(state.checkpoints, state.step, tensors, facts, every=every, good=good)
     state.saved_step = state.step
     return CheckpointSaved(state.step, str(path))
 
@@ -96,12 +97,12 @@ def roll_back(state: RunState) -> Iterator[Event]:
         VocableError: `training.diverged` when this happened too often.
     """
     failed = state.tally
-    step, every = state.step, state.job.recipe.save.checkpoint_every
-    title = f"Loss or gradient was not finite in {SKIPPED_IN_ROW} steps in a row, up to step {step}"
+    every = state.job.recipe.save.checkpoint_every
+    title = f"Loss or gradient was not finite in {failed.skipped_in_row} steps in a row, up to step {failed.step}"
     hint = "Lower train.learn_rate, or set train.precision = float32; the copies made so far are in the run's folder."
     if failed.roll_backs >= MAX_ROLL_BACKS:
         raise VocableError("training.diverged", f"{title}, after {failed.roll_backs} roll-backs.", hint)
-    kept, _ = load_newest(state.checkpoints, before=step - SKIPPED_IN_ROW, every=every)
+    kept, _ = load_newest(state.checkpoints, before=failed.good_step, every=every)
     if kept is None:
         raise VocableError("training.diverged", f"{title}, and no checkpoint is left to go back to.", hint)
     set_aside(state.checkpoints, after=kept.step)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.events import Ended, Event, Prepared, Progress, Warned
+from engine.models.load import Model
+from engine.training.job import Control, TrainingJob
+from engine.training.outputs import LOSS_TABLE
+from tests.engine.training.conftest import MakeJob, build_job, copy_pictures, of_kind, run_to_end, start
+
+Result = tuple[bytes, str]
+
+
+def result(job: TrainingJob) -> Result:
+    """The trained vectors, without the header in which the recipe stands, and the table of losses."""
+    data = job.destination.read_bytes()
+    header = int.from_bytes(data[:8], "little")
+    return data[8 + header :], (job.folder / LOSS_TABLE).read_text()
+
+
+@pytest.fixture(scope="module")
+def straight(starter: Model, latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The result of an undisturbed run without previews."""
+    root = tmp_path_factory.mktemp("straight")
+    job = build_job(root, copy_pictures(root / "pictures"), latents)
+    run_to_end(starter, job)
+    return result(job)
+
+
+def until_step(events: Iterator[Event | None], step: int) -> list[Event]:
+    """Drive a run until it told of `step`."""
+    seen: list[Event] = []
+    for event in events:
+        if event is not None:
+            seen.append(event)
+        if isinstance(event, Progress) and event.step >= step:
+            return seen
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def kill_at(starter: Model, job: TrainingJob, step: int) -> None:
+    """Drop a run right after `step`, as a kill does: nothing more of it is executed that writes."""
+    events = start(starter, job)
+    until_step(events, step)
+    events.close()  # type: ignore[attr-defined]
+
+
+def pause_at(starter: Model, job: TrainingJob, step: int) -> list[Event]:
+    control = Control()
+    events = start(starter, job, control)
+    seen = until_step(events, step)
+    control.ask = "pause"
+    return seen + [event for event in events if event is not None]
+
+
+@pytest.mark.parametrize("images_every", [0, 3])
+@pytest.mark.parametrize("step", [1, 2, 5])
+@pytest.mark.parametrize("leave", [kill_at, pause_at])
+def test_a_run_that_goes_on_at_any_step_equals_the_undisturbed_one(
+    starter: Model,
+    make_job: MakeJob,
+    straight: Result,
+    leave: Callable[[Model, TrainingJob, int], Any],
+    step: int,
+    images_every: int,
+) -> None:
+    job = make_job(save__images_every=images_every)
+    leave(starter, job, step)
+    events = run_to_end(starter, job)
+    (prepared,) = of_kind(events, Prepared)
+    assert prepared.step == (step if leave is pause_at else (step - 1) // 2 * 2)
+    assert result(job) == straight
+    assert not of_kind(events, Warned)
+
+
+def test_batches_that_span_epochs_resume_exactly(starter: Model, make_job: MakeJob) -> None:
+    straight, broken = (make_job(run, train__batch_size=3, save__checkpoint_every=1) for run in ("a", "b"))
+    run_to_end(starter, straight)
+    kill_at(starter, broken, 3)
+    run_to_end(starter, broken)
+    assert result(straight) == result(broken)
+
+
+def test_other_work_on_the_device_between_steps_changes_nothing(
+    starter: Model, make_job: MakeJob, straight: Result
+) -> None:
+    job = make_job()
+    for _ in start(starter, job):
+        torch.randn(3)
+        with torch.no_grad():
+            starter.unet(torch.randn(1, 4, 16, 16), 1, torch.randn(1, 77, starter.entry.width))
+    assert result(job) == straight
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_used(
+    starter: Model, make_job: MakeJob, straight: Result
+) -> None:
+    job = make_job()
+    kill_at(starter, job, 5)
+    state = job.folder / "checkpoints" / "000004" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"!")
+    events = run_to_end(starter, job)
+    assert [event.code for event in of_kind(events, Warned)] == ["checkpoint.damaged"]
+    assert of_kind(events, Prepared)[0].step == 2
+    assert len(list((job.folder / "checkpoints" / "quarantine").iterdir())) == 1
+    assert result(job) == straight
+
+
+def test_what_changed_since_the_checkpoint_is_declared(starter: Model, make_job: MakeJob, dataset: Path) -> None:
+    pause_at(starter, make_job(), 2)
+    first, second, *_ = sorted(dataset.glob("*.png"))
+    first.unlink()
+    second.with_suffix(".txt").write_text("another caption")
+    events = run_to_end(starter, make_job(train__learn_rate="0.001"))
+    (warning,) = of_kind(events, Warned)
+    assert warning.code == "resume.changed"
+    for part in (f"{first.name} is gone", f"{second.name} or its caption", "train.learn_rate (0.005 became 0.001)"):
+        assert part in warning.title
+    assert of_kind(events, Ended)[0].outcome == "finished"
+
+
+def test_a_paused_run_leaves_no_word_and_a_checkpoint_of_its_step(starter: Model, make_job: MakeJob) -> None:
+    job = make_job()
+    events = pause_at(starter, job, 3)
+    assert events[-1] == Ended("paused", 3, "")
+    assert not job.destination.exists()
+    assert (job.folder / "checkpoints" / "000003" / "manifest.json").exists()
