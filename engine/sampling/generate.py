@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from engine.models.load import Model
 from engine.prompt.encode import check_width, encode
 from engine.prompt.tokens import Chunk, WordIds, lay_out, word_ids
 from engine.sampling.infotext import format_parameters
-from engine.sampling.samplers import make_scheduler
+from engine.sampling.samplers import find_sampler, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ def generate(
     _check_size(model, request)
     known = {word.name: word for word in reversed(words)}
     names = [word_ids(word.name, len(word.vectors), model.tokenizer) for word in words]
-    negative = _order(model, request.negative_prompt, 0, names)
+    # Without guidance it plays no part, so it must not lengthen the conditioning either.
+    negative = _order(model, request.negative_prompt if request.cfg_scale != 1 else "", 0, names)
     orders = [_order(model, prompt, seed, names) for prompt, seed in request.pictures]
     vectors = _load_vectors(model, [known[name] for order in [*orders, negative] for name in order.words()])
     batches = _make_batches(orders, negative, batch_size)
@@ -119,14 +119,15 @@ class _Sampling:
         self.scheduler = make_scheduler(model, request.sampler, request.steps)
         self.steps = len(self.scheduler.timesteps)
         self._index = 0
-        self._generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
+        generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
+        self._options = {"generator": generators} if find_sampler(request.sampler).draws_noise else {}
         encoded = encode(model, [negative.chunks, *(order.chunks for order in orders)], vectors)
         self._conditioning = encoded[1:]
         if self.scale != 1:
             self._conditioning = torch.cat([encoded[:1].expand(len(orders), -1, -1), encoded[1:]])
         edges = (request.height // model.latent_factor, request.width // model.latent_factor)
         shape = (1, model.unet.config.in_channels, *edges)
-        noise = torch.cat([torch.randn(shape, generator=generator) for generator in self._generators])
+        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         self.latents = noise.to(model.device) * self.scheduler.init_noise_sigma
         """[B, C, H, W] float32."""
 
@@ -135,8 +136,7 @@ class _Sampling:
         timestep = self.scheduler.timesteps[self._index]
         scaled = self.scheduler.scale_model_input(self.latents, timestep)
         predicted = self._predict(scaled, timestep)
-        options: dict[str, Any] = {"generator": self._generators} if _takes_noise(self.scheduler) else {}
-        self.latents = self.scheduler.step(predicted, timestep, self.latents, **options).prev_sample
+        self.latents = self.scheduler.step(predicted, timestep, self.latents, **self._options).prev_sample
         self._index += 1
 
     def _predict(self, latents: Tensor, timestep: Tensor) -> Tensor:
@@ -148,10 +148,6 @@ class _Sampling:
             return output
         unwanted, wanted = output.chunk(2)
         return unwanted + self.scale * (wanted - unwanted)
-
-
-def _takes_noise(scheduler: Any) -> bool:
-    return type(scheduler).__name__ == "EulerAncestralDiscreteScheduler"
 
 
 def _check_size(model: Model, request: PictureRequest) -> None:

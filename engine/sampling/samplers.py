@@ -32,10 +32,12 @@ class Sampler:
     schedule: str = ""
     """Name of the noise levels, where they are not the model's own."""
     calls_per_step: int = 1
+    draws_noise: bool = False
+    """Whether each step adds fresh noise, drawn from its `generator` argument."""
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "Euler a": Sampler(diffusers.EulerAncestralDiscreteScheduler),
+    "Euler a": Sampler(diffusers.EulerAncestralDiscreteScheduler, draws_noise=True),
     "Euler": Sampler(diffusers.EulerDiscreteScheduler),
     "DDIM": Sampler(diffusers.DDIMScheduler, {"clip_sample": False}, spacing="leading"),
     "DPM++ 2M": Sampler(diffusers.DPMSolverMultistepScheduler),
