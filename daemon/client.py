@@ -232,7 +232,7 @@ async def _start_daemon(workspace: Workspace, timeout_s: float) -> tuple[int, st
         raise VocableError(
             "daemon.failed", f"The service did not start within {timeout_s:g} s.", f"See {workspace.daemon_log}."
         ) from None
-    return process.returncode or 0, errors.decode(errors="replace").strip()
+    return process.returncode or 0, errors.decode(errors="replace").strip().removeprefix("vocabled: ")
 
 
 def _read_reply(content: bytes, reply: type[Reply]) -> Reply:

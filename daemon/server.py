@@ -19,7 +19,7 @@ import uvicorn
 
 from daemon.api.app import build_app
 from daemon.connections import Connection
-from daemon.keeper import MakeWorker
+from daemon.keeper import MakeWorker, backoff_s
 from daemon.lock import InstanceLock, bind_socket, socket_identity
 from daemon.paths import Workspace, socket_path
 from daemon.service import Service
@@ -69,6 +69,8 @@ async def serve(
     environ: Mapping[str, str],
     on_ready: Callable[[], None],
     make_worker: MakeWorker | None = None,
+    backoff: Callable[[int], float] = backoff_s,
+    checkpoint_timeout_s: float = CHECKPOINT_TIMEOUT_S,
     socket_check_s: float = SOCKET_CHECK_S,
 ) -> None:
     """Serve until SIGTERM, SIGINT or a client's request ends it; a second signal makes the end quick.
@@ -80,7 +82,7 @@ async def serve(
         VocableError: `socket.*` when the socket cannot be bound.
     """
     path = socket_path(workspace, environ)
-    service = Service(workspace, settings, socket=path, make_worker=make_worker)
+    service = Service(workspace, settings, socket=path, make_worker=make_worker, backoff=backoff)
     listener = bind_socket(path)
     lock.describe(pid=os.getpid(), boot_id=service.boot_id, socket=path)
     server = Server(_configure(service))
@@ -94,7 +96,7 @@ async def serve(
             await _first(service.stop_asked, serving)
             guarding.cancel()
         _log.info("stopping")
-        await service.stop("the service stops", timeout_s=CHECKPOINT_TIMEOUT_S)
+        await service.stop("the service stops", timeout_s=checkpoint_timeout_s)
         server.should_exit = True
         await serving
         with contextlib.suppress(OSError):

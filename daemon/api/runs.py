@@ -14,6 +14,7 @@ from daemon.protocol.states import RunCommand
 from engine.errors import VocableError
 
 MAX_KEY = 256
+MAX_POINTS = 2000
 
 
 async def create_run(request: Request) -> Response:
@@ -43,7 +44,7 @@ async def command_run(request: Request) -> Response:
 
 
 async def show_losses(request: Request) -> Response:
-    points = int(query_number(request, "points", 200, low=1, high=10_000))
+    points = int(query_number(request, "points", 200, low=1, high=MAX_POINTS))
     ledger = service_of(request).ledger
     run = ledger.runs.find(request.path_params["run"])
     return reply(LossSeries(id=run.id, points=await ledger.losses(run, points)))
