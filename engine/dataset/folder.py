@@ -26,13 +26,7 @@ def find_folder(reference: str, datasets: Sequence[Path]) -> Path:
     try:
         found = next((candidate for candidate in candidates if candidate.exists()), None)
         if found is None:
-            known = sorted(path.name for folder in datasets if folder.is_dir() for path in folder.iterdir())
-            hint = (
-                f"Give the path of a folder, or one of the names {', '.join(known[:10])}."
-                if known
-                else ("Give the path of a folder of pictures.")
-            )
-            raise VocableError("dataset.missing", f"There is no folder '{reference}'.", hint)
+            raise VocableError("dataset.missing", f"There is no folder '{reference}'.", _suggest(datasets))
     except OSError as error:
         raise _unreadable(given, error) from error
     if not found.is_dir():
@@ -64,6 +58,14 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Sort key that compares runs of digits as numbers and letters without case; equal names fall back to spelling."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if place % 2 else (0, part.casefold()) for place, part in enumerate(parts)], name
+
+
+def _suggest(datasets: Sequence[Path]) -> str:
+    entries = (path for folder in datasets if folder.is_dir() for path in folder.iterdir())
+    known = sorted(path.name for path in entries if path.is_dir() and not path.name.startswith("."))
+    if not known:
+        return "Give the path of a folder of pictures."
+    return f"Give the path of a folder, or one of the names {', '.join(known[:10])}."
 
 
 def _expand(reference: str) -> Path:

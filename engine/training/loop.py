@@ -7,7 +7,7 @@ between two steps change none of its numbers. Previews and checkpoints are the o
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from engine.embedding.vectors import Embedding
@@ -63,7 +63,8 @@ def train(
                 yield event
     except Exception as error:
         shown = memory_error(error, model, job) or error
-        log.write("failed", shown.to_dict() if isinstance(shown, VocableError) else {"error": repr(shown)})
+        with suppress(VocableError):  # a log that cannot be written must not hide the failure
+            log.write("failed", shown.to_dict() if isinstance(shown, VocableError) else {"error": repr(shown)})
         if shown is error:
             raise
         raise shown from error
