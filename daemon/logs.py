@@ -6,6 +6,7 @@ message holds is escaped here, so that a file name cannot steer the terminal tha
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ def setup_logging(environ: Mapping[str, str], *, level: int = logging.INFO) -> N
     for noisy in ("uvicorn", "uvicorn.error", "asyncio", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     logging.captureWarnings(True)
 
 
@@ -46,6 +48,11 @@ class LineFormatter(logging.Formatter):
             return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}"
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         return f"{stamp} {record.levelname.lower()} {line}"
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Requests that are cut off when the service stops are no errors."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 def bind_run(logger: logging.Logger, run: str) -> logging.LoggerAdapter[logging.Logger]:
