@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 import platformdirs
+from rich.text import Text
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -101,7 +103,8 @@ class VocableApp(App[None]):
         clock: Callable[[], float] = time.time,
         silence_timeout_s: float = SILENCE_TIMEOUT_S,
     ) -> None:
-        super().__init__()
+        # Told before the theme is chosen, so that NO_COLOR leaves colours out and does not make illegible greys of them.
+        super().__init__(ansi_color=True if options.no_color and options.theme.startswith("ansi-") else None)
         for theme in (VOCABLE_DARK, VOCABLE_LIGHT):
             self.register_theme(theme)
         self.theme = options.theme if options.theme in self.available_themes else VOCABLE_DARK.name
@@ -144,6 +147,17 @@ class VocableApp(App[None]):
         self.set_interval(1.0, self._tick)
         self._keep_link()
 
+    def _fatal_error(self) -> None:
+        """Keep the traceback of our own mistake in a file; the user gets a sentence."""
+        path = self.workspace.state / "screen.log"
+        try:
+            with path.open("a", encoding="utf-8") as log:
+                log.write(f"{time.strftime('%F %T')}\n{traceback.format_exc()}\n")
+            where = f"What happened is written in {path}."
+        except OSError:
+            where = traceback.format_exc()
+        self.panic(Text(f"Vocable's screen ended because of a fault in it. {where}"))
+
     def parting_words(self) -> str:
         """What to say once the screen is gone."""
         if self.link_state.word != "connected":
@@ -175,8 +189,7 @@ class VocableApp(App[None]):
 
     def link_reason(self) -> str:
         """Why there is no line, and what to do; escaped."""
-        reason = escape(self.link_state.reason)
-        return f"{reason} Or press S here." if self._refusal("start_daemon") == "" and reason else reason
+        return escape(self.link_state.reason)
 
     def fill_status(self, status: StatusLine) -> None:
         worker = self.view.worker
@@ -234,6 +247,8 @@ class VocableApp(App[None]):
         if self._update_timer is not None:
             self._update_timer.stop()
             self._update_timer = None
+        if not self.is_attached or not self.screen_stack:
+            return
         self._updated_at = self.clock()
         self.update_bindings()
         self.screen.post_message(ViewChanged())
@@ -393,10 +408,6 @@ class VocableApp(App[None]):
             return
         target = screen if command.scope != "program" else self
         self.call_later(self.run_action, command.id, target)
-
-    def _refusal(self, command_id: str) -> str:
-        command = find_command(command_id)
-        return command.refuse(self.situation) if command else ""
 
     @staticmethod
     def _scope(screen: Screen[Any]) -> Scope:

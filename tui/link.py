@@ -141,10 +141,14 @@ class Link:
                     self._on_line(line)
 
     def _tell_down(self, error: VocableError, retry_at: float) -> None:
-        reason = f"{error.title} {error.hint}".strip()
         word: LinkWord = "version" if error.code == "link.version" else "lost"
         if error.code == "link.absent" and self.state.word not in ("connected", "lost"):
             word = "absent"
+        reason = f"{error.title} {error.hint}".strip()
+        if error.code == "link.absent":
+            reason = "The daemon is not running. S starts it."
+        elif word == "lost":
+            reason = f"{error.title} Runs go on as long as the daemon lives."
         since = self.state.since if self.state.word == word else self._clock()
         self._tell(LinkState(word, since, retry_at, reason))
 

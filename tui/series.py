@@ -15,6 +15,9 @@ MEAN_DECAY = 0.99
 """Of the exponential mean, per step; the same as in training's reports."""
 
 
+_LABEL_WIDTH = 7
+
+
 @dataclass(frozen=True)
 class Curve:
     """A stretch of steps without a gap, ready to be drawn as one line."""
@@ -80,16 +83,29 @@ def exponential_means(points: Sequence[LossPoint]) -> list[float]:
     return means
 
 
-def draw_trend(values: Sequence[float], width: int) -> str:
-    """One line of plain characters that rises and falls with `values`, for terminals without graphics characters."""
-    if not values or width < 1:
+def draw_chart(curves: Sequence[Curve], last_step: int, width: int, height: int) -> str:
+    """A plot in plain characters, `width` by `height` cells: dots for raw values, stars for the mean."""
+    values = [value for curve in curves for value in (*curve.raw, *curve.mean)]
+    columns, rows = width - _LABEL_WIDTH - 1, height - 2
+    if not values or columns < 8 or rows < 2:
         return ""
-    size = max(1, math.ceil(len(values) / width))
-    means = [sum(part) / len(part) for part in (values[at : at + size] for at in range(0, len(values), size))]
-    low, high = min(means), max(means)
-    levels = "_.-=+*#"
-    span = (high - low) or 1.0
-    return "".join(levels[min(len(levels) - 1, int((value - low) / span * len(levels)))] for value in means)
+    low, high = min(values), max(values)
+    grid = [[" "] * columns for _ in range(rows)]
+
+    def mark(step: int, value: float, character: str) -> None:
+        column = min(columns - 1, step * columns // max(last_step, 1))
+        row = round((high - value) / ((high - low) or 1.0) * (rows - 1))
+        grid[row][column] = character
+
+    for name, character in (("raw", "."), ("mean", "*")):
+        for curve in curves:
+            for step, value in zip(curve.steps, getattr(curve, name), strict=True):
+                mark(step, value, character)
+    labels = {0: f"{high:.4g}", rows - 1: f"{low:.4g}"}
+    lines = [f"{labels.get(number, ''):>{_LABEL_WIDTH}}|{''.join(row)}" for number, row in enumerate(grid)]
+    lines.append(" " * _LABEL_WIDTH + "+" + "-" * columns)
+    lines.append(" " * _LABEL_WIDTH + "0" + str(last_step).rjust(columns))
+    return "\n".join(lines)
 
 
 def _widths(steps: Sequence[int]) -> list[int]:

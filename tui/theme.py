@@ -55,6 +55,7 @@ class Options:
     glyphs: Glyphs = UNICODE
     pictures: Wanted = "auto"
     mouse: bool = True
+    no_color: bool = False
 
 
 def read_options(environ: Mapping[str, str]) -> Options:
@@ -75,6 +76,7 @@ def read_options(environ: Mapping[str, str]) -> Options:
         glyphs=ASCII if glyphs == "ascii" else UNICODE,
         pictures=pictures,
         mouse=_choose(environ, "VOCABLE_MOUSE", ("on", "off"), "on") == "on",
+        no_color="NO_COLOR" in environ,
     )
 
 

@@ -52,6 +52,8 @@ class FakeDaemon:
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _streams: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _followed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         self.socket.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,12 @@ class FakeDaemon:
             self._server.close()
             self._server = None
         self.socket.unlink(missing_ok=True)
-        self.drop()
+        self._followed.clear()
+        # A connection that was just accepted gets its task one turn later.
         await asyncio.sleep(0)
+        self.drop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def drop(self) -> None:
         """Break every open connection."""
@@ -94,19 +100,24 @@ class FakeDaemon:
         for writer in list(self._streams):
             _write_chunk(writer, json.dumps(line).encode() + b"\n")
 
-    @property
-    def streams(self) -> int:
-        return len(self._streams)
+    async def wait_for_stream(self) -> None:
+        """Wait until somebody follows the events."""
+        async with asyncio.timeout(20):
+            await self._followed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, target, headers = _parse_head(head)
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 self.requests.append((method, target))
                 if self.is_stalling:
-                    await asyncio.Event().wait()
+                    await reader.read()
                 if target.startswith("/v1/events"):
                     await self._stream(reader, writer)
                     return
@@ -122,12 +133,15 @@ class FakeDaemon:
             self._writers.discard(writer)
             self._streams.discard(writer)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n")
         hello = {"type": "hello", "boot_id": self.boot_id, "seq": self.seq, "oldest": 0}
         _write_chunk(writer, json.dumps(hello).encode() + b"\n")
         self._streams.add(writer)
+        self._followed.set()
         await reader.read()
 
     def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -19,7 +19,6 @@ _TITLES: dict[Scope, str] = {
     "form": "New run",
     "program": "Everywhere",
 }
-_KEY_WIDTH = 20
 _NOTES = (
     "The mouse works too, but nothing needs it. Holding shift while dragging selects text in most terminals; "
     "VOCABLE_MOUSE=off leaves the mouse to the terminal. VOCABLE_PICTURES (auto, off, ascii, half, sixel, kitty) and "
@@ -43,7 +42,15 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box"):
-            yield Static(self._text(), markup=False)
+            for scope in self._scopes:
+                yield Static(_TITLES[scope], classes="scope", markup=False)
+                for command in COMMANDS:
+                    if command.scope == scope and command.keys:
+                        with Horizontal(classes="command"):
+                            keys = " ".join(show_key(key) for key in command.keys)
+                            yield Static(keys, classes="keys", markup=False)
+                            yield Static(self._explain(command), markup=False)
+            yield Static(_NOTES, id="notes", markup=False)
 
     def on_mount(self) -> None:
         box = self.query_one("#box")
@@ -54,16 +61,6 @@ class HelpScreen(ModalScreen[None]):
         box = self.query_one("#box")
         box.scroll_relative(y=1 if direction == "down" else -1, animate=False)
 
-    def _text(self) -> Content:
-        lines: list[Content] = []
-        for scope in self._scopes:
-            lines.append(Content.styled(_TITLES[scope], "bold $text-primary"))
-            lines += [self._line(command) for command in COMMANDS if command.scope == scope and command.keys]
-            lines.append(Content(""))
-        return Content("\n").join([*lines, Content.styled(_NOTES, "$text-muted")])
-
-    def _line(self, command: Command) -> Content:
-        keys = " ".join(show_key(key) for key in command.keys)
+    def _explain(self, command: Command) -> Content:
         reason = command.refuse(self._situation)
-        line = Content.assemble((f"  {keys:<{_KEY_WIDTH}}", "bold"), command.help)
-        return Content.assemble(line, (f" (Not now: {reason})", "$text-muted")) if reason else line
+        return Content.assemble(command.help, (f" Not now: {reason}", "dim") if reason else "")

@@ -80,7 +80,10 @@ class NewRunScreen(Screen[RunView | None]):
         with VerticalScroll(id="fields", can_focus=False):
             for path, label in LABELS.items():
                 help, default = known[path]
-                value = "" if path in REQUIRED else str(default)
+                value = str(default)
+                if path in REQUIRED:
+                    # What an empty field would mean does not matter where it may not stay empty.
+                    help, value = help.partition(";")[0].rstrip(".") + ".", ""
                 self._begin[path] = value
                 yield Field(
                     path,
@@ -96,7 +99,7 @@ class NewRunScreen(Screen[RunView | None]):
 
     def on_mount(self) -> None:
         self._fetch_models()
-        self._say("Everything else has a default that suits most runs; vocable train sets all of it.")
+        self._say("F1 shows the keys. vocable train sets everything that has no field here.")
 
     @property
     def is_edited(self) -> bool:

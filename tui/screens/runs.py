@@ -5,6 +5,7 @@ Reads the app's view; asks the service only for the chosen run's losses, and no 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
@@ -88,9 +89,7 @@ class RunsScreen(Screen[None]):
     @on(ViewChanged)
     def refresh_all(self) -> None:
         """Show the app's view as it is now."""
-        if not self.is_mounted:
-            return
-        with self.app.batch_update():
+        with self.app.batch_update(), suppress(NoMatches):
             self.refresh_lines()
             view, is_stale = self.app.shown_view, self.app.is_stale
             self.set_class(is_stale, "-stale")
@@ -103,12 +102,9 @@ class RunsScreen(Screen[None]):
 
     def refresh_lines(self) -> None:
         """Show the state of the line to the service and the newest notice."""
-        try:
-            status, notice = self.query_one(StatusLine), self.query_one(NoticeLine)
-        except NoMatches:
-            return
-        self.app.fill_status(status)
-        notice.show(*self.app.current_notice())
+        with suppress(NoMatches):
+            self.app.fill_status(self.query_one(StatusLine))
+            self.query_one(NoticeLine).show(*self.app.current_notice())
 
     @on(DataTable.RowHighlighted)
     def _follow_cursor(self) -> None:
@@ -180,27 +176,26 @@ class RunsScreen(Screen[None]):
             self.app.send_command(run.id, run.name, command)
 
     def _describe(self, run: RunView) -> str:
-        view = self.app.shown_view
-        return describe_state(
-            run,
-            self.app.options.glyphs,
-            sending=self.app.sending.get(run.id, ""),
-            stalled=not self.app.is_stale and is_stalled(view, run, self.app.clock()),
-        )
+        sending = self.app.sending.get(run.id, "")
+        return describe_state(run, self.app.options.glyphs, sending=sending, stalled=self._is_stalled(run))
+
+    def _is_stalled(self, run: RunView) -> bool:
+        return not self.app.is_stale and is_stalled(self.app.shown_view, run, self.app.clock())
 
     def _show_chosen(self) -> None:
         run = self.app.shown_view.run(self.app.chosen or "")
         if run is None:
             return
-        view = self.app.shown_view
-        stalled = not self.app.is_stale and is_stalled(view, run, self.app.clock())
-        self.query_one(RunFigures).show(run, self._describe(run), view.moved_at.get(run.id) if stalled else None)
         if self._points_of[0] != run.id:
             self._points, self._points_of, self._points_step = [], (run.id, ""), -1
-        self.query_one(LossPlot).show(run, self._points)
-        self.query_one(Preview).show(run.preview)
-        self.query_one("#caption", Static).update(self._caption(run))
-        self._want_losses(run)
+        # While the program closes, widgets go away before the tasks that feed them.
+        with suppress(NoMatches):
+            moved_at = self.app.shown_view.moved_at.get(run.id) if self._is_stalled(run) else None
+            self.query_one(RunFigures).show(run, self._describe(run), moved_at)
+            self.query_one(LossPlot).show(run, self._points)
+            self.query_one(Preview).show(run.preview)
+            self.query_one("#caption", Static).update(self._caption(run))
+            self._want_losses(run)
 
     def _caption(self, run: RunView) -> Content:
         if not run.preview:
@@ -211,11 +206,11 @@ class RunsScreen(Screen[None]):
         if picture is not None and str(picture.path) == run.preview:
             parts += [f"seed {picture.seed}"] if picture.seed else []
             parts += [picture.prompt] if picture.prompt else []
-        words = Content.assemble(("preview ", "$text-muted"), f" {glyphs.dot} ".join(parts), "  ")
+        words = Content.assemble(("preview ", "dim"), f" {glyphs.dot} ".join(parts), "  ")
         room = max(20, self.query_one("#caption").size.width - words.cell_length - 1)
         path = escape(run.preview)
         shown = shorten_path(path, room, glyphs) if cell_len(path) > room else path
-        return Content.assemble(words, (shown, "$text-muted"))
+        return Content.assemble(words, (shown, "dim"))
 
     def _want_losses(self, run: RunView) -> None:
         """Ask for losses when the curve would look different, and not too soon after the last time."""
@@ -260,6 +255,5 @@ class RunsScreen(Screen[None]):
         return "Nothing to show yet.\n" + self.app.link_reason()
 
     def _check_stalled(self) -> None:
-        view, now = self.app.shown_view, self.app.clock()
-        if not self.app.is_stale and any(is_stalled(view, run, now) for run in view.runs):
+        if any(self._is_stalled(run) for run in self.app.shown_view.runs):
             self.refresh_all()

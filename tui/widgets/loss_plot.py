@@ -1,7 +1,7 @@
 """The chosen run's loss over its steps, with the figures above it, so that the plot itself may be missing.
 
-The plotting library and numpy are imported in a thread when the first curve is to be drawn. With plain characters only,
-one line of trend stands in for the plot.
+The plotting library and numpy are imported in a thread when the first curve is drawn. With plain characters only, a
+chart of dots and stars stands in for the plot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daemon.protocol.runs import LossPoint, RunView
 from daemon.protocol.states import ENDED
 from tui.formats import format_loss
 from tui.glyphs import Glyphs
-from tui.series import Series, draw_trend, make_series
+from tui.series import Series, draw_chart, make_series
 
 if TYPE_CHECKING:
     from tui.widgets.plot_canvas import PlotCanvas
@@ -41,11 +41,14 @@ class LossPlot(Vertical):
         self._run: RunView | None = None
         self._points: list[LossPoint] = []
         self._canvas: PlotCanvas | None = None
+        """Set once it can be drawn on."""
+        self._is_opening = False
         self._drawn: tuple[Any, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Static(id="loss-figures", markup=False)
-        yield Static(id="loss-trend", markup=False)
+        if self._glyphs.is_ascii:
+            yield Static(id="loss-chart", markup=False)
 
     def show(self, run: RunView, points: list[LossPoint]) -> None:
         """Show a run with its buckets; drawn anew only when the curve itself changed."""
@@ -53,10 +56,13 @@ class LossPlot(Vertical):
         series = make_series(points, self._columns)
         self._show_figures(run, series)
         if self._glyphs.is_ascii:
-            means = [value for curve in series.curves for value in curve.mean]
-            self.query_one("#loss-trend", Static).update(Content(draw_trend(means, max(1, self.size.width - 2))))
-        elif series.curves and self._canvas is None:
-            self._open_canvas()
+            width, height = self.size
+            chart = draw_chart(series.curves, self._last_step(run, series), width - 1, height - 1)
+            self.query_one("#loss-chart", Static).update(Content(chart))
+        elif self._canvas is None:
+            if series.curves and not self._is_opening:
+                self._is_opening = True
+                self._open_canvas()
         else:
             self._draw(series)
 
@@ -74,12 +80,17 @@ class LossPlot(Vertical):
     def _columns(self) -> int:
         return max(10, self.size.width - 10)
 
+    @staticmethod
+    def _last_step(run: RunView, series: Series) -> int:
+        """Right end of the plot: fixed while steps are still to come, so that nothing shifts."""
+        return max(series.last_step, 1) if run.state in ENDED else run.steps
+
     def _show_figures(self, run: RunView, series: Series) -> None:
-        parts = [("loss ", "$text-muted"), (format_loss(run.loss), "")]
+        parts = [("loss ", "dim"), (format_loss(run.loss), "")] if run.loss is not None else [("no losses yet", "dim")]
         if run.mean_loss is not None:
-            parts += [("  mean ", "$text-muted"), (format_loss(run.mean_loss), "bold")]
+            parts += [("  mean ", "dim"), (format_loss(run.mean_loss), "bold")]
         if series.lowest is not None:
-            parts += [("  lowest ", "$text-muted"), (format_loss(series.lowest), "")]
+            parts += [("  lowest ", "dim"), (format_loss(series.lowest), "")]
         if series.missing:
             parts += [(f"  NaN after step {series.missing[-1]}", "$text-warning")]
         try:
@@ -87,20 +98,19 @@ class LossPlot(Vertical):
         except NoMatches:
             return
 
-    @work(exclusive=True, group="plot-import")
+    @work
     async def _open_canvas(self) -> None:
         module = await asyncio.to_thread(importlib.import_module, "tui.widgets.plot_canvas")
-        if self._canvas is None and self.is_attached:
-            canvas: PlotCanvas = module.PlotCanvas()
-            await self.mount(canvas)
-            self._canvas = canvas
-            if self._run is not None:
-                self.show(self._run, self._points)
+        canvas: PlotCanvas = module.PlotCanvas()
+        await self.mount(canvas)
+        self._canvas = canvas
+        if self._run is not None:
+            self.show(self._run, self._points)
 
     def _draw(self, series: Series) -> None:
         if self._canvas is None or self._run is None:
             return
-        last = self._run.steps if self._run.state not in ENDED else max(series.last_step, 1)
+        last = self._last_step(self._run, series)
         wanted = (self._run.id, series.curves, last)
         if wanted == self._drawn:
             return

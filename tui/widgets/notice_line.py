@@ -11,11 +11,11 @@ from tui.formats import format_time
 
 Kind = Literal["note", "warning", "error"]
 
-_STYLES: dict[Kind, str] = {"note": "$text-muted", "warning": "$text-warning", "error": "$text-error"}
+_STYLES: dict[Kind, str] = {"note": "dim", "warning": "$text-warning", "error": "$text-error"}
 
 
 class NoticeLine(Static):
-    """Never more than one row, so that nothing jumps; the whole text is its tooltip."""
+    """One row, or two for long texts; the whole text is its tooltip."""
 
     def __init__(self) -> None:
         super().__init__(markup=False)
@@ -24,5 +24,5 @@ class NoticeLine(Static):
         """Args: `text` is escaped already; `at` stamps it with the time of day."""
         stamp = f"{format_time(at)} " if at is not None else ""
         word = "" if kind == "note" else f"{kind}: "
-        self.update(Content.assemble(" ", (stamp, "$text-muted"), (word + text, _STYLES[kind])))
+        self.update(Content.assemble((stamp, "dim"), (word + text, _STYLES[kind])))
         self.tooltip = Content(text) if text else None

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.segment import Segment
+from rich.style import Style
 from textual import on
+from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Grid
 from textual.reactive import reactive
+from textual.strip import Strip
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
+from textual_plot.plot_widget import Legend
 
 from tui.commands import make_bindings
 from tui.series import Curve
+
+
+class StyledCanvas(Canvas):
+    """The library's canvas, whose pieces without a style would end a program that runs without colours."""
+
+    def render_line(self, y: int) -> Strip:
+        line = super().render_line(y)
+        segments = [segment if segment.style else Segment(segment.text, Style.null()) for segment in line]
+        return Strip(segments, line.cell_length)
 
 
 class PlotCanvas(PlotWidget, inherit_bindings=False):
@@ -26,6 +42,12 @@ class PlotCanvas(PlotWidget, inherit_bindings=False):
         super().__init__(id="canvas")
         self._last_step = 1
         self._is_moved = False
+
+    def compose(self) -> ComposeResult:
+        with Grid():
+            for part in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield StyledCanvas(1, 1, id=part)
+        yield Legend(id="legend")
 
     def draw(
         self, curves: Sequence[Curve], *, last_step: int, raw_style: str, mean_style: str, keep_view: bool
@@ -45,6 +67,14 @@ class PlotCanvas(PlotWidget, inherit_bindings=False):
         self._is_moved = False
         self.set_xlimits(0, self._last_step)
         self.set_ylimits(None, None)
+
+    def _update_margin_sizes(self) -> None:
+        # The program may be left while the plot is only half made; then there is no grid yet.
+        if self.query("Grid"):
+            super()._update_margin_sizes()
+
+    def _update_legend(self) -> None:
+        """The figures above the plot say what dots and line are; a legend would cover them."""
 
     @on(PlotWidget.ScaleChanged)
     def _note_move(self, event: PlotWidget.ScaleChanged) -> None:

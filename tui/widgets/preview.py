@@ -14,7 +14,6 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
-from textual.widget import Widget
 from textual.widgets import Static
 
 from engine.errors import VocableError
@@ -36,9 +35,10 @@ class Preview(Container):
         super().__init__(id="preview")
         self._terminal = terminal
         self._renderer: Renderer = terminal.renderer
-        self._path = ""
+        self._path: str | None = None
         self._picture: Picture | None = None
-        self._drawing: Widget | None = None
+        self._drawing: Any = None
+        """The library's widget; it draws whatever its `image` is."""
         self._drawn_by: Renderer = "off"
 
     def compose(self) -> ComposeResult:
@@ -54,7 +54,7 @@ class Preview(Container):
             return
         self._path = path
         if path:
-            self._load()
+            self._load(path)
         else:
             self._picture = None
             self._clear("no preview yet")
@@ -69,9 +69,9 @@ class Preview(Container):
             self._draw()
 
     @work(exclusive=True, group="preview-load")
-    async def _load(self) -> None:
+    async def _load(self, path: str) -> None:
         try:
-            self._picture = await asyncio.to_thread(load_picture, Path(self._path))
+            self._picture = await asyncio.to_thread(load_picture, Path(path))
         except VocableError as error:
             self._picture = None
             self._clear(error.title)
@@ -87,15 +87,14 @@ class Preview(Container):
         if renderer in ("off", "ascii"):
             self._clear("picture off (v shows it)" if renderer == "off" else self._characters(picture))
             return
-        if self._drawn_by != renderer:
-            kind = await asyncio.to_thread(load_widget, renderer, self._terminal)
-            self._clear("")
-            self._drawing, self._drawn_by = kind(), renderer
-            self._drawing.styles.width = self._drawing.styles.height = "auto"
-            await self.mount(self._drawing)
-        drawing: Any = self._drawing
-        drawing.image = picture.image
-        self.query_one("#preview-text", Static).display = False
+        if self._drawing is not None and self._drawn_by == renderer:
+            self._drawing.image = picture.image
+            return
+        kind: Any = await asyncio.to_thread(load_widget, renderer, self._terminal)
+        self._clear("")
+        self._drawing, self._drawn_by = kind(picture.image), renderer
+        self._drawing.styles.width = self._drawing.styles.height = "auto"
+        await self.mount(self._drawing)
 
     def _characters(self, picture: Picture) -> str:
         width, height = self.size

@@ -51,7 +51,7 @@ class RunFigures(Vertical):
             (state, _STATE_STYLES.get(run.state, "bold")),
             "  ",
             (escape(run.name), "bold"),
-            (dot + dot.join(facts), "$text-muted"),
+            (dot + dot.join(facts), "dim"),
         )
 
     def _figures(self, run: RunView, moved_at: float | None) -> Content:
@@ -97,4 +97,4 @@ def _labelled(run: RunView) -> list[Content]:
         lines.append(("embedding", run.embedding))
     if run.prompt:
         lines.append(("prompt", run.prompt))
-    return [Content.assemble((f"{label} ", "$text-muted"), escape(text)) for label, text in lines]
+    return [Content.assemble((f"{label} ", "dim"), escape(text)) for label, text in lines]

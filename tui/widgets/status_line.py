@@ -9,7 +9,7 @@ from textual.widgets import Static
 from tui.formats import format_time, shorten_path
 from tui.glyphs import Glyphs
 
-_STYLES = {"connected": "$text-success", "connecting": "$text-muted"}
+_STYLES = {"connected": "$text-success", "connecting": "dim"}
 
 
 class StatusLine(Static):
@@ -38,10 +38,10 @@ class StatusLine(Static):
         elif is_stale and as_of is not None:
             right = Content.assemble((f"as of {format_time(as_of)}", "bold"), dot, right)
         elif device and self.size.width >= 100:
-            right = Content.assemble((device, "$text-muted"), dot, right)
+            right = Content.assemble((device, "dim"), dot, right)
         left = Content.styled(" Vocable", "bold $text-primary")
         room = self.size.width - left.cell_length - right.cell_length - cell_len(dot) - 2
         if room >= 12:
-            left = Content.assemble(left, dot, (shorten_path(workspace, room, self._glyphs), "$text-muted"))
+            left = Content.assemble(left, dot, (shorten_path(workspace, room, self._glyphs), "dim"))
         gap = max(1, self.size.width - left.cell_length - right.cell_length - 1)
         self.update(Content.assemble(left, " " * gap, right))

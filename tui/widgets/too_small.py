@@ -8,7 +8,7 @@ from textual.widgets import Static
 LEAST_WIDTH = 60
 LEAST_HEIGHT = 16
 HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST_WIDTH, "-narrow"), (100, "-wide")]
-VERTICAL_BREAKPOINTS = [(0, "-flat"), (LEAST_HEIGHT, "-short"), (21, "-normal"), (32, "-tall")]
+VERTICAL_BREAKPOINTS = [(0, "-flat"), (LEAST_HEIGHT, "-short"), (21, "-normal"), (28, "-tall")]
 """Classes of the screens by the terminal's columns and rows."""
 
 
