@@ -78,7 +78,8 @@ def tell_changes(before: RunView | None, now: RunView, progress: Progress) -> No
     for sentence in changes(before, now):
         progress.say(sentence)
     if now.state == "running":
-        detail = describe_speed(now) if now.phase == "training" else now.phase
+        units = f" {now.phase_done}/{now.phase_total}" if now.phase_total else ""
+        detail = describe_speed(now) if now.phase == "training" else f"{now.phase}{units}"
         progress.update(f"training {now.name}", now.step, now.steps, detail)
 
 

@@ -196,4 +196,6 @@ def _print_line(line: bytes) -> None:
     from engine.text import escape
 
     text = line.decode(errors="replace").rstrip("\n").replace("\t", "    ")
-    print(escape(text, _LONGEST_LINE), file=sys.stdout, flush=True)
+    # The service writes a traceback into one line; on the screen its lines stand below each other again, indented, so
+    # that none of them can pass for an entry of its own.
+    print(escape(text, _LONGEST_LINE).replace("\\x0a", "\n    "), file=sys.stdout, flush=True)
