@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Latents:
     """[C, h, w] float32."""
     std: Tensor
     """[C, h, w] float32."""
+    transparent: bool = False
+    """Some of the picture was see-through and was laid on white."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,6 @@ class Encoded:
     latents: Latents
     picture_hash: str
     """SHA-256 of the picture's file, hexadecimal."""
-    transparent: bool
-    """Only known when the picture was encoded now; False when it came from the cache."""
 
 
 class LatentCache:
@@ -77,14 +77,15 @@ class LatentCache:
         entry = self._folder / key[:2] / f"{key}.safetensors"
         kept = read_entry(entry)
         if kept is not None:
-            return Encoded(kept, picture_hash, transparent=False)
+            return Encoded(kept, picture_hash)
         decoded = decode_picture(data, path)
-        latents = encode_picture(self._model, fit_picture(decoded.image, *self._size), path)
+        fitted = fit_picture(decoded.image, *self._size)
+        latents = replace(encode_picture(self._model, fitted, path), transparent=decoded.transparent)
         try:
             write_entry(entry, latents)
         except VocableError as error:
             self._on_write_error(error)
-        return Encoded(latents, picture_hash, decoded.transparent)
+        return Encoded(latents, picture_hash)
 
 
 def encode_picture(model: Model, image: Image.Image, path: Path) -> Latents:
@@ -121,7 +122,13 @@ def read_entry(path: Path) -> Latents | None:
 
 def write_entry(path: Path, latents: Latents) -> None:
     """Write a cache entry and read it back before it takes its name. Raises VocableError `disk.*`."""
-    tensors = {"mean": latents.mean, "std": latents.std, "sha256": _hash(latents, path.stem)}
+    transparent = torch.tensor([latents.transparent], dtype=torch.uint8)
+    tensors = {
+        "mean": latents.mean,
+        "std": latents.std,
+        "transparent": transparent,
+        "sha256": _hash(latents, path.stem),
+    }
     write_atomically(path, save(tensors), verify=lambda data: _verify(data, path.stem))
 
 
@@ -136,7 +143,7 @@ def _parse_entry(data: bytes, key: str) -> Latents:
     """Raises ValueError when `data` is no entry, or not the one that was written for `key`."""
     try:
         tensors = load(data)
-        latents = Latents(tensors["mean"], tensors["std"])
+        latents = Latents(tensors["mean"], tensors["std"], bool(tensors["transparent"].any()))
         written = tensors["sha256"]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"not a cache entry: {error}") from error
@@ -146,8 +153,8 @@ def _parse_entry(data: bytes, key: str) -> Latents:
 
 
 def _hash(latents: Latents, key: str) -> Tensor:
-    """[32] uint8: SHA-256 over the entry's key and both tensors."""
-    digest = hashlib.sha256(key.encode())
+    """[32] uint8: SHA-256 over the entry's key and all that it holds."""
+    digest = hashlib.sha256(f"{key} {latents.transparent}".encode())
     for tensor in (latents.mean, latents.std):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())

@@ -69,7 +69,7 @@ def encode_pictures(model: Model, job: TrainingJob, control: Control) -> Generat
             continue
         samples.append(Sample(path.name, caption, encoded.latents))
         snapshot[path.name] = f"{encoded.picture_hash} {hashlib.sha256(caption.encode()).hexdigest()}"
-        if encoded.transparent:
+        if encoded.latents.transparent:
             transparent.append(path.name)
     yield PhaseChanged("encoding", len(pictures), len(pictures))
     if not samples:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from engine.embedding.create import create_embedding
 from engine.embedding.read import read_embedding
 from engine.errors import VocableError
 from engine.events import CopySaved, Ended, Event, Prepared, PreviewSaved, Progress, Warned
-from engine.models.load import Model
+from engine.models.catalog import ModelEntry
+from engine.models.load import Model, load_model
 from engine.recipe import parse_recipe
 from engine.training import preview, report
 from engine.training.evaluate import evaluate
@@ -55,6 +57,10 @@ def fail_in(model: Model, job: Any) -> VocableError:
     with pytest.raises(VocableError) as caught:
         run_to_end(model, job)
     return caught.value
+
+
+def losses_of(events: list[Event]) -> list[float | None]:
+    return [step.loss for event in of_kind(events, Progress) for step in event.losses]
 
 
 def codes(events: list[Event]) -> list[str]:
@@ -156,6 +162,16 @@ def test_unreadable_pictures_are_left_out_counted_and_named(starter: Model, make
     assert codes(events) == ["dataset.skipped"]
 
 
+def test_pictures_with_see_through_parts_are_named_in_every_run(
+    starter: Model, make_job: MakeJob, dataset: Path
+) -> None:
+    Image.new("RGBA", (64, 64), (255, 0, 0, 90)).save(dataset / "glass.png")
+    for run in ("first", "from the cache"):
+        (warning,) = of_kind(run_to_end(starter, make_job(run)), Warned)
+        assert warning.code == "dataset.transparent"
+        assert "glass.png" in warning.title
+
+
 def test_a_run_without_any_readable_picture_fails_with_the_reason(
     starter: Model, make_job: MakeJob, dataset: Path
 ) -> None:
@@ -198,8 +214,7 @@ def test_an_update_that_is_not_finite_is_left_out(starter: Model, make_job: Make
     spoilt = with_unet(starter, lambda call, output: output * torch.nan if call in (2, 3) else output)
     job = make_job()
     events = run_to_end(spoilt, job)
-    losses = [step.loss for event in of_kind(events, Progress) for step in event.losses]
-    assert [loss is None for loss in losses] == [False, True, True, False, False, False]
+    assert [loss is None for loss in losses_of(events)] == [False, True, True, False, False, False]
     assert np.isfinite(read_embedding(job.destination.read_bytes(), "mia").vectors).all()
     assert (job.folder / LOSS_TABLE).read_text().splitlines()[2].split(",")[3] == "nan"
 
@@ -282,3 +297,15 @@ def test_a_failure_is_the_last_line_of_the_log(starter: Model, make_job: MakeJob
     job = make_job()
     fail_in(with_unet(starter, lambda _call, output: output * 0), job)
     assert "training.no_gradient" in (job.folder / "log.txt").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_a_half_format_trains_vectors_in_float32(
+    starter: Model, starter_entry: ModelEntry, make_job: MakeJob, dtype: torch.dtype
+) -> None:
+    half = load_model(starter_entry, device=torch.device("cpu"), dtype=dtype)
+    full_job, half_job = make_job("full", train__steps=3), make_job("half", train__steps=3)
+    full_losses, half_losses = losses_of(run_to_end(starter, full_job)), losses_of(run_to_end(half, half_job))
+    assert half_losses == pytest.approx(full_losses, rel=0.05)
+    vectors = read_embedding(half_job.destination.read_bytes(), "mia").vectors
+    assert (vectors.astype(np.float16) != vectors).any()
