@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import os
 import resource
 import sys
 
@@ -39,7 +38,6 @@ def confine() -> None:
     """Limit this process for good: memory, processor time, files, rights. What it needs is imported already."""
     guards.renounce_privileges()
     guards.be_killed_first()
-    os.nice(5)
     limits = {
         resource.RLIMIT_AS: ADDRESS_SPACE,
         resource.RLIMIT_CPU: CPU_S,

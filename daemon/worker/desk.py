@@ -57,6 +57,8 @@ class Desk:
         self._run = ""
         self._control: Control | None = None
         self._leaving = False
+        self._is_spoilt = False
+        """Something unforeseen went wrong: nobody knows what state the model is in, or its memory is what lacks."""
         self._words = Words()
 
     def serve(self) -> int:
@@ -113,8 +115,8 @@ class Desk:
     def _ask(self, run: str, command: Command) -> None:
         """Tell a run to pause or stop; a run that is to stop is not paused any more."""
         if self._control is not None and run == self._run:
-            self._control.ask = self._control.ask if self._control.ask == "stop" else command
-        elif any(message.get("run") == run for message in self._todo):
+            self._control.ask = "stop" if self._control.ask == "stop" else command
+        elif any(message.get("run") == run for message in self._todo) and self._asked.get(run) != "stop":
             self._asked[run] = command
 
     def _cancel(self, job: str) -> None:
@@ -133,6 +135,9 @@ class Desk:
             self._serve_run(message)
         else:
             self._serve_job(message)
+        if self._is_spoilt:
+            self._models.release()
+            self._is_spoilt = False
         if not self._todo:
             self._channel.send({"type": "idle"})
 
@@ -214,8 +219,7 @@ class Desk:
 
     def _explain(self, error: Exception) -> dict[str, Any]:
         shown = explain(error)
-        if shown is not error:
-            self._models.release()  # nobody knows what state it was left in, or its memory is what is missing
+        self._is_spoilt |= shown is not error
         return shown.to_dict()
 
     def _tell(self, event: Event) -> None:

@@ -11,6 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from daemon.worker import guards
@@ -21,9 +22,13 @@ _FLUSH_S = 5.0
 
 def main() -> None:
     channel = enlist(sys.argv[1:])
-    from daemon.worker.desk import Desk  # imports torch, which takes seconds; the heart beats meanwhile
+    try:
+        from daemon.worker.desk import Desk  # imports torch, which takes seconds; the heart beats meanwhile
 
-    code = Desk(channel).serve()
+        code = Desk(channel).serve()
+    except Exception:
+        traceback.print_exc()
+        code = 1
     dismiss(channel, code)
 
 

@@ -34,9 +34,13 @@ class LoadedModel:
     def get(self, entry: ModelEntry, dtype: torch.dtype) -> Model:
         """The model, loaded if need be in place of another; memory never holds both."""
         if self._model is None or not _is(self._model, entry, dtype):
-            self.release()
-            self._model = load_model(entry, device=self.device, dtype=dtype)
-            self._on_change(entry)
+            held, self._model = self._model is not None, None
+            _collect()
+            try:
+                self._model = load_model(entry, device=self.device, dtype=dtype)
+            finally:
+                if held or self._model is not None:
+                    self._on_change(entry if self._model is not None else None)
         return self._model
 
     @contextmanager
