@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from daemon.worker import desk
 from daemon.worker.faults import DeviceLost, explain
 from engine.errors import VocableError
 
@@ -48,3 +51,62 @@ def test_what_nobody_foresaw_is_reported_with_its_traceback_in_the_log(capsys: p
     assert "KeyError: 'missing'" in shown.title
     assert "worker.log" in shown.hint
     assert "Traceback" in capsys.readouterr().err
+
+
+class Script:
+    """A channel that hands out prepared messages and keeps what is sent."""
+
+    def __init__(self, *messages: dict) -> None:
+        self.inbox = list(messages)
+        self.sent: list[dict] = []
+        self.step: int | None = None
+
+    def receive(self, *, wait: bool) -> dict | None:
+        return self.inbox.pop(0) if wait else None
+
+    def send(self, message: dict) -> None:
+        self.sent.append(message)
+
+
+SETTINGS = {"do": "settings", "models": [], "datasets": [], "templates": [], "latents": "/nowhere"}
+TRAIN = {
+    "do": "train",
+    "run": "r",
+    "recipe": {"name": "x", "data": {"folder": "/x"}},
+    "folder": "/x",
+    "destination": "",
+}
+
+
+@pytest.fixture
+def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Make every run end with an exception, in a desk that leaves this process's torch as it is."""
+    monkeypatch.setattr(desk, "prepare_device", lambda wanted: torch.device("cpu"))
+
+    def fail(error: Exception) -> None:
+        def check_recipe(*arguments: object, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(desk, "check_recipe", check_recipe)
+
+    return fail
+
+
+def test_a_run_that_ends_unforeseen_is_reported_and_the_worker_goes_on(fail_with: Callable[[Exception], None]) -> None:
+    fail_with(KeyError("pudding"))
+    channel = Script(SETTINGS, TRAIN, TRAIN, {"do": "exit"})
+    assert desk.Desk(channel).serve() == 0  # type: ignore[arg-type]
+    codes = [message["error"]["code"] for message in channel.sent if message["type"] == "failed"]
+    assert codes == ["worker.error", "worker.error"]
+
+
+def test_a_lost_device_ends_the_process_and_leaves_the_run_to_the_next(
+    fail_with: Callable[[Exception], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    channel = Script(SETTINGS, TRAIN)
+    assert desk.Desk(channel).serve() == desk.DEVICE_LOST  # type: ignore[arg-type]
+    assert not any(message["type"] == "failed" for message in channel.sent)
+    assert (
+        capsys.readouterr().err.strip().endswith("device error: CUDA error: an illegal memory access was encountered")
+    )
