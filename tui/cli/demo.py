@@ -200,7 +200,7 @@ def identify(pictures: Sequence[Path]) -> float:
 def _print_summary(measured: Measured, session: Session) -> None:
     from tui.cli.pictures import show_pictures
 
-    show_pictures([Path(measured.sheet)])
+    show_pictures([Path(measured.sheet)], coarse_share=0.5)
     losses, shares = measured.losses, measured.identified
     word = Path(measured.embedding).stem
     print_text(

@@ -101,7 +101,7 @@ def _command(ctx: typer.Context, reference: str, command: RunCommand, as_json: b
     if as_json:
         print_json(run)
     elif run.asked:
-        say(f"{run.name} ({run.id}) is told to {run.asked} after its present step.")
+        say(f"{run.name} ({run.id}) is told to {run.asked}; it follows after its present step.")
     else:
         say(f"{run.name} ({run.id}) is {run.state} at step {run.step} of {run.steps}.")
 
