@@ -76,7 +76,7 @@ class Desk:
 
     def _open(self) -> None:
         first = self._channel.receive(wait=True)
-        if first is None or first.pop("do") != "settings":
+        if first is None or first["do"] != "settings":
             raise RuntimeError("the first message must be the settings")
         self._places = Places(
             models=tuple(map(Path, first["models"])),
