@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
+# OpenMP's threads wait asleep, not spinning: on a busy machine a spinning thread keeps the one it waits for from running.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: demo test check lint slow gpu chaos benchmark
 

@@ -41,4 +41,4 @@ def test_the_supervisor_starts_without_numpy_and_pillow() -> None:
 
 def test_the_engine_imports_neither_screen_nor_server() -> None:
     loaded = modules_after("import engine.training.loop, engine.sampling.generate, engine.embedding.create")
-    assert loaded.isdisjoint({"textual", "starlette", "uvicorn", "httpx2", "tui", "daemon"})
+    assert loaded.isdisjoint({"textual", "starlette", "uvicorn", "tui", "daemon"})
