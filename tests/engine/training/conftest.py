@@ -51,7 +51,7 @@ def build_job(root: Path, dataset: Path, latents: Path, run: str = "run", **sett
     values: dict[str, dict[str, Any]] = {
         "start": {"init_text": INIT_WORD, "vectors": 2},
         "data": {"folder": str(dataset), "template": "portrait_filewords"},
-        "train": {"steps": 6, "batch_size": 2},
+        "train": {"learn_rate": "0.02", "steps": 6, "batch_size": 2},
         "save": {"every": 0, "images_every": 0, "checkpoint_every": 2},
         "preview": {"steps": 1, "cfg_scale": 1},
     }

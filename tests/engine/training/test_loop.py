@@ -68,7 +68,7 @@ def codes(events: list[Event]) -> list[str]:
 
 
 def test_training_lowers_the_loss_and_writes_the_word(starter: Model, make_job: MakeJob, dataset: Path) -> None:
-    job = make_job(train__steps=20, train__learn_rate="0.02", save__checkpoint_every=20)
+    job = make_job(train__steps=20, save__checkpoint_every=20)
     events = run_to_end(starter, job)
     assert events[-1] == Ended("finished", 20, str(job.destination))
     word = read_embedding(job.destination.read_bytes(), "mia")
@@ -231,7 +231,7 @@ def test_updates_left_out_in_a_row_roll_back_with_half_the_rate(
     assert "back to step 2 with 0.5 times" in warning.title
     rows = [line.split(",") for line in (job.folder / LOSS_TABLE).read_text().splitlines()[1:]]
     assert [int(row[0]) for row in rows] == list(range(1, 8))
-    assert [float(row[4]) for row in rows] == [0.005] * 2 + [0.0025] * 5
+    assert [float(row[4]) for row in rows] == [0.02] * 2 + [0.01] * 5
     assert events[-1].outcome == "finished"
 
 
@@ -275,7 +275,7 @@ def test_running_out_of_memory_is_reported_with_numbers_and_what_to_lower(starte
 
 
 def test_a_rate_that_ends_early_ends_the_run_and_says_so(starter: Model, make_job: MakeJob) -> None:
-    events = run_to_end(starter, make_job(train__learn_rate="0.005:3"))
+    events = run_to_end(starter, make_job(train__learn_rate="0.05:3"))
     assert codes(events) == ["train.schedule"]
     assert events[-1].step == 3
 

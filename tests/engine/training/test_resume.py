@@ -119,7 +119,7 @@ def test_what_changed_since_the_checkpoint_is_declared(starter: Model, make_job:
     events = run_to_end(starter, make_job(train__learn_rate="0.001"))
     (warning,) = of_kind(events, Warned)
     assert warning.code == "resume.changed"
-    for part in (f"{first.name} is gone", f"{second.name} or its caption", "train.learn_rate (0.005 became 0.001)"):
+    for part in (f"{first.name} is gone", f"{second.name} or its caption", "train.learn_rate (0.02 became 0.001)"):
         assert part in warning.title
     assert of_kind(events, Ended)[0].outcome == "finished"
 
