@@ -59,6 +59,8 @@ def run(workspace: Workspace, on_ready: Callable[[], None]) -> None:
     from daemon.settings import read_settings
 
     setup_logging(os.environ)
+    # Whatever names a file without saying where means one in the workspace, wherever the service was started.
+    os.chdir(workspace.root)
     settings = read_settings(workspace.settings)
     lock = take_lock(workspace.lock)
     try:

@@ -39,6 +39,8 @@ from engine.errors import Fault, RecipeError, VocableError
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 """A reply that takes longer means that the service hangs; long work answers at once with a job."""
+CHECK_TIMEOUT_S = 180.0
+"""The same where the service may have to read through a model of several gigabytes to know it."""
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -77,7 +79,7 @@ class Client:
     async def create_run(self, recipe: Mapping[str, Any], key: str | None = None) -> RunView:
         """Queue a run. With the same `key` a request may be repeated after a lost link: it makes one run."""
         headers = {"idempotency-key": key} if key else {}
-        return await self._post("/v1/runs", RunView, {"recipe": dict(recipe)}, headers=headers)
+        return await self._check("/v1/runs", RunView, {"recipe": dict(recipe)}, headers=headers)
 
     async def runs(self) -> list[RunView]:
         return (await self._get("/v1/runs", RunList)).runs
@@ -93,13 +95,13 @@ class Client:
         return await self._get(f"/v1/runs/{quote(run, safe='')}/losses?points={points}", LossSeries)
 
     async def generate(self, request: GenerateRequest) -> JobView:
-        return await self._post("/v1/generate", JobView, request.model_dump(mode="json"))
+        return await self._check("/v1/generate", JobView, request.model_dump(mode="json"))
 
     async def evaluate(self, request: EvaluateRequest) -> JobView:
-        return await self._post("/v1/evaluate", JobView, request.model_dump(mode="json"))
+        return await self._check("/v1/evaluate", JobView, request.model_dump(mode="json"))
 
     async def create_embedding(self, request: CreateEmbedding) -> JobView:
-        return await self._post("/v1/embeddings", JobView, request.model_dump(mode="json"))
+        return await self._check("/v1/embeddings", JobView, request.model_dump(mode="json"))
 
     async def job(self, job: str, wait_s: float = 20) -> JobView:
         """The job's view, as soon as it ended, at the latest after `wait_s` seconds (0 answers at once)."""
@@ -113,7 +115,8 @@ class Client:
         return (await self._get("/v1/embeddings", WordList)).words
 
     async def models(self) -> list[ModelView]:
-        return (await self._get("/v1/models", ModelList)).models
+        limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        return (await self._get("/v1/models", ModelList, limits=limits)).models
 
     async def shutdown(self) -> None:
         """Ask the service to stop; it checkpoints the current run first. Answers before it is gone."""
@@ -145,10 +148,15 @@ class Client:
     async def _get(self, path: str, reply: type[Reply], *, limits: httpx2.Timeout | None = None) -> Reply:
         return _read_reply(await self._request("GET", path, limits=limits), reply)
 
-    async def _post(
-        self, path: str, reply: type[Reply], body: Any = None, *, headers: Mapping[str, str] | None = None
+    async def _post(self, path: str, reply: type[Reply]) -> Reply:
+        return _read_reply(await self._request("POST", path), reply)
+
+    async def _check(
+        self, path: str, reply: type[Reply], body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        return _read_reply(await self._request("POST", path, body=body, headers=headers), reply)
+        """Post something that the service looks into before it answers."""
+        limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        return _read_reply(await self._request("POST", path, body=body, headers=headers, limits=limits), reply)
 
     async def _request(
         self,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -121,16 +122,16 @@ class Service:
         """Check a recipe down to the disk and queue it.
 
         Raises:
-            VocableError: RecipeError with all faults at once; else see Queue.create_run.
+            VocableError: RecipeError with all faults at once; else see Commands.create.
         """
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        known = await self.queue.find_request(key, digest)
+        known = await self.queue.commands.find_request(key, digest)
         if known:
             return known
         recipe = build_recipe(values)
         folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
         await asyncio.to_thread(check_recipe, recipe, **folders)
-        return await self.queue.create_run(recipe, key=key, digest=digest)
+        return await self.queue.commands.create(recipe, key=key, digest=digest)
 
     async def models(self) -> list[ModelView]:
         entries = await asyncio.to_thread(list_models, self._models)
@@ -175,7 +176,7 @@ class Service:
         self, kind: str, request: Message, *, destination: Path | None = None, replaces: tuple[Path, ...] = ()
     ) -> JobView:
         view = JobView.model_validate(
-            {"id": secrets.token_hex(6), "kind": kind, "state": "queued", "created_at": self.queue.clock()}
+            {"id": secrets.token_hex(6), "kind": kind, "state": "queued", "created_at": time.time()}
         )
         message: Message = {"do": kind, "job": view.id, "request": request}
         if destination:
@@ -203,7 +204,7 @@ class Service:
     def _words_changed(self) -> None:
         words = self.library.words()
         self.hub.fact("words", {"count": len(words), "usable": sum(word.usable for word in words)})
-        self.queue.send_words()
+        self.queue.reports.send_words()
 
     def _model_changed(self, message: Message) -> None:
         """Words are shown as usable or not for the model that was loaded last."""

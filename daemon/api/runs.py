@@ -39,7 +39,7 @@ async def show_run(request: Request) -> Response:
 
 async def command_run(request: Request) -> Response:
     command = cast(RunCommand, request.url.path.rpartition("/")[2])
-    run = await service_of(request).queue.command(request.path_params["run"], command)
+    run = await service_of(request).queue.commands.carry_out(command, request.path_params["run"])
     return reply(run.view)
 
 

@@ -1,0 +1,175 @@
+"""What clients ask of runs: create, pause, resume, stop. Part of the queue.
+
+The invariant: a command is one change under the queue's lock, and either all of it happens or nothing does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.ledger import Ledger
+from daemon.logs import bind_run
+from daemon.paths import Workspace
+from daemon.protocol.states import POSSIBLE, RunCommand
+from daemon.runs import Run, is_repeated, new_run
+from daemon.turns import Turns
+from engine.errors import VocableError
+from engine.files import write_error
+from engine.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+
+
+class Commands:
+    """Commands to runs.
+
+    Args:
+        lock: held while a command changes something; the queue holds it while it handles what the worker says.
+        work_on: has the queue see what is to do now.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        ledger: Ledger,
+        turns: Turns,
+        *,
+        lock: asyncio.Lock,
+        work_on: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._workspace = workspace
+        self._ledger = ledger
+        self._turns = turns
+        self._lock = lock
+        self._work_on = work_on
+        self._clock = clock
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Refuse everything from now on, since the service stops."""
+        self._is_closed = True
+
+    def check_open(self) -> None:
+        """Raises VocableError `service.stopping`."""
+        if self._is_closed:
+            raise VocableError("service.stopping", "The service is stopping.", "Start it again and repeat this.")
+
+    async def find_request(self, key: str, digest: str) -> Run | None:
+        """The run that an earlier request with this idempotency key made.
+
+        Raises:
+            VocableError: `request.key_reused` when that request asked for something else; `service.degraded`.
+        """
+        self._ledger.check_writable()
+        found = await self._ledger.history.find_request(key) if key else None
+        if found and found[0] != digest:
+            hint = "Use a new one for each run."
+            raise VocableError("request.key_reused", "This Idempotency-Key was used for another request.", hint)
+        return self._ledger.runs.get(found[1]) if found else None
+
+    async def create(self, recipe: Recipe, *, key: str, digest: str) -> Run:
+        """Queue a run whose recipe was checked; the same key and digest give the same run.
+
+        Raises:
+            VocableError: `run.name_taken`, `request.key_reused`, `service.*`, `disk.*`, `history.failed`.
+        """
+        async with self._lock:
+            self.check_open()
+            known = await self.find_request(key, digest)
+            if known:
+                return known
+            self._check_name(recipe.name)
+            runs = self._ledger.runs
+            run = new_run(recipe, runs.new_id(), self._workspace.runs, runs.position_at_end(), now=self._clock())
+            folder = Path(run.view.folder)
+            await asyncio.to_thread(make_folder, folder)
+            try:
+                await self._ledger.history.add_run(run, key=key, digest=digest)
+            except VocableError:
+                await asyncio.to_thread(_remove_empty, folder)
+                raise
+            runs.add(run)
+            self._ledger.announce(run)
+            bind_run(_log, run.id).info("queued '%s'", recipe.name)
+            self._work_on()
+            return run
+
+    async def carry_out(self, command: RunCommand, reference: str) -> Run:
+        """Pause, resume or stop a run; the worker follows between two steps. Repeating a command changes nothing.
+
+        Raises:
+            VocableError: `run.unknown`, `run.ambiguous`, `run.state` when the run's state does not allow it.
+        """
+        async with self._lock:
+            self.check_open()
+            self._ledger.check_writable()
+            run = self._ledger.runs.find(reference)
+            if not is_repeated(run.view, command):
+                self._check_possible(run, command)
+                await {"pause": self._pause, "resume": self._resume, "stop": self._stop}[command](run)
+                bind_run(_log, run.id).info("%s asked for; it is %s", command, run.view.state)
+            if command != "pause":
+                self._work_on()
+            return run
+
+    async def _pause(self, run: Run) -> None:
+        if not self._turns.has(run):
+            await self._turns.leave(run, "paused")
+        elif run.view.asked != "stop":
+            await self._turns.ask(run, "pause")
+
+    async def _resume(self, run: Run) -> None:
+        if run is self._turns.current:
+            # The worker pauses nevertheless; then the run, of which nothing is asked, is queued again.
+            run.view.asked = ""
+            await self._ledger.keep(run)
+        else:
+            self._check_name(run.view.name, but=run.id)
+            await self._turns.requeue(run)
+
+    async def _stop(self, run: Run) -> None:
+        if run.view.started_at is None:
+            await self._turns.leave(run, "stopped")
+        elif run is self._turns.current:
+            await self._turns.ask(run, "stop")
+        else:
+            # The worker writes the embedding from the checkpoint, so the run has to come to it once more.
+            await self._turns.requeue(run, asked="stop")
+
+    def _check_name(self, name: str, *, but: str = "") -> None:
+        other = self._ledger.runs.namesake(name, but=but)
+        if other:
+            raise VocableError(
+                "run.name_taken",
+                f"Run {other.id} ({other.view.state}) trains '{other.view.name}' already.",
+                "Choose another name, or stop that run first.",
+            )
+
+    def _check_possible(self, run: Run, command: RunCommand) -> None:
+        view = run.view
+        is_being_stopped = run is self._turns.current and view.asked == "stop"
+        is_undone = command == "resume" and view.asked != "" and not is_being_stopped
+        if run.outcome or (command not in POSSIBLE[view.state] and not is_undone):
+            state = "being stopped" if is_being_stopped else run.outcome or view.state
+            possible = ", ".join(sorted(POSSIBLE[run.outcome or view.state])) or "nothing"
+            raise VocableError(
+                "run.state", f"Run {run.id} is {state}; {command} is not possible.", f"Possible: {possible}."
+            )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder. Raises VocableError `disk.full` or `disk.write`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

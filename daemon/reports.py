@@ -1,0 +1,196 @@
+"""What the worker says, and what becomes of it. Part of the queue, which hands the messages over in their order.
+
+A word that was just made counts as made when the library knows it: until then its run or job is settling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from daemon.jobs import Job, Jobs
+from daemon.keeper import CRASH_WINDOW_S, CRASHES, Keeper, Message
+from daemon.ledger import Ledger
+from daemon.protocol.runs import ErrorInfo
+from daemon.runs import Run, add_warning, apply_event, describe_error, leave_device, read_error
+from daemon.trash import move_away
+from daemon.turns import Turns
+from daemon.worker.supervise import WorkerExit
+from engine.errors import VocableError
+from engine.events import CheckpointSaved, Ended, Event, PhaseChanged, Prepared, PreviewSaved, event_from_dict
+
+WORDS_TIMEOUT_S = 10.0
+"""A word that was just made is waited for this long before its run or job counts as done."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reports:
+    """Takes the worker's messages and its end.
+
+    Args:
+        trash: where files go that a new word replaces.
+        words: the words that prompts can use, as the worker wants them.
+        rescan: returns when a file just written to the embeddings folder is a word.
+        on_model: called with the message that names the model which the worker loaded.
+        on_settled: called when what a run or job made is a word.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        turns: Turns,
+        keeper: Keeper,
+        jobs: Jobs,
+        *,
+        trash: Path,
+        words: Callable[[], list[dict[str, Any]]],
+        rescan: Callable[[], Awaitable[None]],
+        on_model: Callable[[Message], None],
+        on_settled: Callable[[Run | Job], None],
+    ) -> None:
+        self._ledger = ledger
+        self._turns = turns
+        self._keeper = keeper
+        self._jobs = jobs
+        self._trash = trash
+        self._words = words
+        self._rescan = rescan
+        self._on_model = on_model
+        self._on_settled = on_settled
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for no word any more."""
+        for task in self._settling:
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+
+    def send_words(self) -> None:
+        """Tell the worker which words there are."""
+        if self._keeper.is_ready:
+            self._keeper.send({"do": "words", "words": self._words()})
+
+    async def take_message(self, message: Message) -> None:
+        current = self._turns.current
+        run = current if current and message.get("run") == current.id else None
+        job = self._jobs.find_open(message.get("job"))
+        match message["type"]:
+            case "ready":
+                self._keeper.note_ready(message["device"])
+                self.send_words()
+            case "model":
+                self._keeper.note_model(message["name"])
+                self._on_model(message)
+            case "event" if run:
+                await self._take_event(run, event_from_dict(message["event"]))
+            case "failed" if run:
+                await self._turns.leave(run, "failed", read_error(message["error"]))
+            case "job" if job:
+                self._jobs.show_progress(job, done=message["done"], total=message["total"])
+            case "result" if job:
+                await self._take_result(job, message["result"])
+            case "failed" if job:
+                error = None if job.cancelled else read_error(message["error"])
+                self._jobs.end(job, "cancelled" if job.cancelled else "failed", error)
+
+    async def take_settled(self, item: Run | Job) -> None:
+        """End a run or job whose word can be used now."""
+        if isinstance(item, Job):
+            self._jobs.end(item, "done")
+        elif item is self._turns.current and item.outcome:
+            await self._turns.leave(item, item.outcome)
+
+    async def take_exit(self, end: WorkerExit) -> None:
+        """Keep what the worker had for the next one; after too many crashes, give up."""
+        self._keeper.note_exit(end)
+        is_crash = end.kind != "asked"
+        for job in [job for job in self._jobs.open() if job.sent and job.view.result is None]:
+            self._jobs.give_back(job, end.title, is_crash=is_crash)
+        had_run, run = self._turns.lose_worker(), self._turns.current
+        if run and had_run and not run.outcome:
+            if is_crash:
+                run.view.restarts += 1
+                add_warning(run.view, "worker.lost", end.title, "The run goes on from its newest checkpoint.")
+            if run.view.asked == "pause":
+                await self._turns.leave(run, "paused")
+            else:
+                leave_device(run.view, asked=run.view.asked)
+                await self._ledger.keep(run)
+        if is_crash and self._keeper.is_looping:
+            await self._give_up(end)
+
+    async def _give_up(self, end: WorkerExit) -> None:
+        """Stop feeding work to workers that die of it."""
+        title = f"The worker was lost {CRASHES} times within {CRASH_WINDOW_S / 60:g} minutes. {end.title}"
+        hint = "See state/worker.log in the workspace; resume the run to try again."
+        error = ErrorInfo(code="worker.crash_loop", title=title, hint=hint)
+        _log.error("the queue is paused: %s", title)
+        self._ledger.set_problem("worker", f"The queue is paused. {title}")
+        run = self._turns.next()
+        if run:
+            await self._turns.leave(run, "failed", error)
+        for job in list(self._jobs.open()):
+            self._jobs.end(job, "failed", error)
+
+    async def _take_event(self, run: Run, event: Event) -> None:
+        phase = run.view.phase
+        apply_event(run, event)
+        match event:
+            case Ended():
+                await self._take_end(run, event)
+            case Prepared():
+                await self._ledger.try_to(self._ledger.history.forget_losses(run.id, after_step=event.step))
+                await self._ledger.keep(run)
+            case PreviewSaved():
+                write = self._ledger.history.add_preview(run.id, step=event.step, path=event.path)
+                await self._ledger.try_to(write)
+                await self._ledger.keep(run)
+            case CheckpointSaved():
+                # From here on the steps before are not done again, so their losses must not be lost either.
+                await self._ledger.keep(run)
+            case PhaseChanged() if event.phase != phase:
+                await self._ledger.keep(run)
+            case _:
+                self._ledger.note(run)
+
+    async def _take_end(self, run: Run, event: Ended) -> None:
+        run.view.step = event.step
+        if event.outcome != "paused":
+            run.view.embedding = event.embedding
+            run.outcome = "stopped" if event.outcome == "stopped" else "finished"
+            self._settle(run)
+        elif run.view.asked == "pause":
+            await self._turns.leave(run, "paused")
+        else:
+            await self._turns.requeue(run, asked=run.view.asked)
+
+    async def _take_result(self, job: Job, result: dict[str, Any]) -> None:
+        job.view = job.view.model_copy(update={"result": result})
+        try:
+            for path in job.replaces:
+                await asyncio.to_thread(move_away, path, self._trash)
+        except VocableError as error:
+            self._jobs.end(job, "failed", describe_error(error))
+            return
+        if job.destination:
+            self._settle(job)
+        else:
+            self._jobs.end(job, "done")
+
+    def _settle(self, item: Run | Job) -> None:
+        task = asyncio.create_task(self._await_word(item))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _await_word(self, item: Run | Job) -> None:
+        try:
+            await asyncio.wait_for(self._rescan(), WORDS_TIMEOUT_S)
+            self.send_words()
+        except TimeoutError:
+            _log.warning("the embeddings folder is slow; a new word may not be known yet")
+        finally:
+            self._on_settled(item)
