@@ -42,9 +42,9 @@ async def follow_run(workspace: Workspace, run_id: str, progress: Progress) -> R
                 assert seen is not None
                 return seen
         except VocableError as error:
-            if error.code != "link.lost" or restart == _MOST_RESTARTS:
+            if error.code not in ("link.lost", "link.absent") or restart == _MOST_RESTARTS:
                 raise
-            progress.say("The service was lost; starting it again.")
+            progress.say("The service was lost; looking for it, or starting it again.")
     raise AssertionError("unreachable")
 
 

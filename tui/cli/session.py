@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ def ask(ctx: typer.Context, question: Callable[[Client], Awaitable[T]]) -> T:
     return asyncio.run(put())
 
 
-def run_waiting(work: Callable[[], Any], *, interrupted: Callable[[], str]) -> Any:
+def run_waiting(work: Callable[[], Coroutine[Any, Any, T]], *, interrupted: Callable[[], str]) -> T:
     """Run an asyncio main that may take long; Ctrl-C ends it with the sentence that `interrupted` makes.
 
     Raises:

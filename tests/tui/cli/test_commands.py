@@ -190,7 +190,7 @@ def test_a_follower_starts_a_killed_service_again_and_the_run_goes_on(own_vocabl
     program = own_vocable.start("train", "--name", "orphan", "--images", PICTURES, *flags)
     program.wait_for("preview at step ")
     os.kill(own_vocable.json("daemon", "status")["pid"], signal.SIGKILL)
-    program.wait_for("The service was lost; starting it again.")
+    program.wait_for("The service was lost")
     program.wait_for("orphan (")
     own_vocable("stop", "orphan")
     code, out, err = program.end()

@@ -13,6 +13,7 @@ from PIL import Image
 from engine.models.starter import sample
 from tests.tui.cli.conftest import Vocable
 from tui.cli import demo
+from tui.cli.findings import close_gap
 
 
 def test_a_demo_that_learned_too_little_says_so_and_a_second_one_loses_nothing(
@@ -24,7 +25,7 @@ def test_a_demo_that_learned_too_little_says_so_and_a_second_one_loses_nothing(
     assert len(out.splitlines()) == 1
     first = json.loads(out)
     assert set(first["losses"]) == {"init", "trained", "oracle"}
-    assert first["gap_closed"] == pytest.approx(demo.close_gap(**first["losses"]))
+    assert first["gap_closed"] == pytest.approx(close_gap(**first["losses"]))
     assert set(first["identified"]) == {"init", "trained"}
     assert first["train_seconds"] > 0
     with Image.open(first["sheet"]) as sheet:

@@ -9,14 +9,15 @@ from PIL import Image
 
 from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
 from engine.recipe import build_recipe
-from tui.cli.demo import Measured, close_gap, identify, make_recipe
+from tui.cli.demo import identify, make_recipe
+from tui.cli.findings import Findings, close_gap
 from tui.cli.sheet import draw_sheet
 from tui.cli.trial import place_folder
 
 
-def measured(gap_closed: float | None, identified: float) -> Measured:
+def found(gap_closed: float | None, identified: float) -> Findings:
     losses = {"init": 0.4, "trained": 0.3, "oracle": 0.3}
-    return Measured(losses, gap_closed, {"init": 0.0, "trained": identified}, 1.0, "/e", "/s", "id", "/w")
+    return Findings(losses, gap_closed, {"init": 0.0, "trained": identified}, 1.0, "/e", "/s", "id", "/w")
 
 
 def test_the_gap_may_be_closed_beyond_the_description() -> None:
@@ -29,9 +30,9 @@ def test_without_a_gap_nothing_is_closed() -> None:
 
 
 def test_a_poor_result_is_called_poor() -> None:
-    assert measured(0.8, 0.8).shortfalls == []
-    assert len(measured(0.79, 0.8).shortfalls) == 1
-    assert len(measured(None, 0.5).shortfalls) == 2
+    assert found(0.8, 0.8).shortfalls == []
+    assert len(found(0.79, 0.8).shortfalls) == 1
+    assert len(found(None, 0.5).shortfalls) == 2
 
 
 def test_the_demo_recipe_is_lawful() -> None:

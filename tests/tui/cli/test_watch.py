@@ -27,8 +27,7 @@ async def watch(tmp_path: Path, act: Callable[[FakeDaemon], None]) -> list[tuple
 
 
 async def _act_once_streaming(service: FakeDaemon, act: Callable[[FakeDaemon], None]) -> None:
-    while not service.streams:  # noqa: ASYNC110 (the fake has no event for it)
-        await asyncio.sleep(0.01)
+    await service.wait_for_stream()
     act(service)
 
 
