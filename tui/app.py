@@ -7,15 +7,19 @@ change the view, and screens are told at most twice a second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import PurePath
-from typing import Any, ClassVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
 from rich.text import Text
@@ -27,7 +31,6 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
 
-from daemon.client import Client, ensure_daemon, socket_for
 from daemon.paths import Workspace
 from daemon.protocol.runs import RunView
 from daemon.protocol.states import RunCommand
@@ -55,10 +58,15 @@ from tui.widgets.notice_line import Kind
 from tui.widgets.status_line import StatusLine
 from tui.widgets.too_small import HORIZONTAL_BREAKPOINTS, VERTICAL_BREAKPOINTS
 
+if TYPE_CHECKING:
+    from daemon.client import Client
+
 UPDATE_INTERVAL_S = 0.5
 """Least time between two updates of the screen that nobody asked for."""
 LEAVE_WITHIN_S = 5.0
 """Time for the second ctrl+c."""
+END_WITHIN_S = 5.0
+"""Time for a clean end after a signal; it takes a fraction of a second unless the terminal is gone."""
 
 
 def run(workspace: Workspace) -> int:
@@ -78,7 +86,8 @@ def run(workspace: Workspace) -> int:
     terminal = examine_terminal(options.pictures, os.environ, sys.stdin.fileno(), sys.stdout.fileno(), cache)
     app = VocableApp(workspace, options, terminal)
     app.run(mouse=options.mouse)
-    sys.stderr.write(app.parting_words() + "\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(app.parting_words() + "\n")
     return app.return_code or 0
 
 
@@ -103,7 +112,7 @@ class VocableApp(App[None]):
         clock: Callable[[], float] = time.time,
         silence_timeout_s: float = SILENCE_TIMEOUT_S,
     ) -> None:
-        # Told before the theme is chosen, so that NO_COLOR leaves colours out and does not make illegible greys of them.
+        # Told before the theme is chosen, so that NO_COLOR leaves colours out and makes no illegible greys of them.
         super().__init__(ansi_color=True if options.no_color and options.theme.startswith("ansi-") else None)
         for theme in (VOCABLE_DARK, VOCABLE_LIGHT):
             self.register_theme(theme)
@@ -119,7 +128,7 @@ class VocableApp(App[None]):
         self.sending: dict[str, str] = {}
         """Commands on their way, by run id."""
         self.link = Link(
-            lambda: Client(socket_for(workspace)),
+            self._make_client,
             on_state=lambda state: self.post_message(LinkChanged(state)),
             on_snapshot=lambda state: self.post_message(SnapshotTaken(state)),
             on_line=lambda line: self.post_message(LineReceived(line)),
@@ -134,6 +143,7 @@ class VocableApp(App[None]):
         self._update_timer: Timer | None = None
         self._offered: tuple[Any, ...] = ()
         self._interrupted_at = float("-inf")
+        self._handlers: dict[int, Any] = {}
 
     # Start and end
 
@@ -141,11 +151,23 @@ class VocableApp(App[None]):
         return RunsScreen()
 
     def on_mount(self) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop_of_signals = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
+            self._handlers[number] = signal.signal(number, self._leave_on_signal)
         self.set_interval(1.0, self._tick)
         self._keep_link()
+
+    def on_unmount(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _leave_on_signal(self, number: int, _: FrameType | None) -> None:
+        """Leave with a clean terminal; or without, when it is gone and writing to it never ends.
+
+        A handler of the event loop would not do, since the loop itself may hang in such a write.
+        """
+        threading.Thread(target=_end_anyway, args=(128 + number,), daemon=True).start()
+        self._loop_of_signals.call_soon_threadsafe(partial(self.exit, return_code=128 + number))
 
     def _fatal_error(self) -> None:
         """Keep the traceback of our own mistake in a file; the user gets a sentence."""
@@ -265,9 +287,16 @@ class VocableApp(App[None]):
 
     # The line to the service
 
-    @work(exit_on_error=True, group="link")
+    @work(group="link")
     async def _keep_link(self) -> None:
+        # The client takes longer to import than everything that the first screen needs.
+        await asyncio.to_thread(importlib.import_module, "daemon.client")
         await self.link.run()
+
+    def _make_client(self) -> Client:
+        from daemon.client import Client, socket_for
+
+        return Client(socket_for(self.workspace))
 
     @on(LinkChanged)
     def _take_link(self, message: LinkChanged) -> None:
@@ -276,6 +305,7 @@ class VocableApp(App[None]):
             self._notice = None
             if message.state.word == "connected" and self.view.as_of is not None and before.word != "connecting":
                 self.say("reconnected")
+        if (message.state.word, message.state.reason) != (before.word, before.reason):
             self.update_screen(now=True)
         else:
             self._refresh_lines()
@@ -366,6 +396,8 @@ class VocableApp(App[None]):
 
     @work(exclusive=True, group="start")
     async def action_start_daemon(self) -> None:
+        from daemon.client import ensure_daemon
+
         self.say("starting the daemon")
         try:
             client = await ensure_daemon(self.workspace)
@@ -412,3 +444,9 @@ class VocableApp(App[None]):
     @staticmethod
     def _scope(screen: Screen[Any]) -> Scope:
         return getattr(screen, "SCOPE", "runs")
+
+
+def _end_anyway(code: int) -> None:
+    """End the process, whatever it hangs in; nothing is lost, since everything is the service's."""
+    time.sleep(END_WITHIN_S)
+    os._exit(code)

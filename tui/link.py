@@ -13,11 +13,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from daemon.client import Client
 from daemon.protocol.service import HEARTBEAT_S, State, StreamLine
 from engine.errors import VocableError
+
+if TYPE_CHECKING:
+    from daemon.client import Client
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 15.0

@@ -62,13 +62,15 @@ class FakeDaemon:
 
     async def die(self) -> None:
         """Go away without a word, like a process that was killed."""
+        self.socket.unlink(missing_ok=True)
+        self._followed.clear()
+        # A connection that was just accepted gets its transport and its task a few turns later; asyncio loses it
+        # when the server is closed before that.
+        for _ in range(10):
+            await asyncio.sleep(0)
         if self._server is not None:
             self._server.close()
             self._server = None
-        self.socket.unlink(missing_ok=True)
-        self._followed.clear()
-        # A connection that was just accepted gets its task one turn later.
-        await asyncio.sleep(0)
         self.drop()
         if self._tasks:
             await asyncio.wait(self._tasks)

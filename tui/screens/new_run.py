@@ -71,6 +71,7 @@ class NewRunScreen(Screen[RunView | None]):
         self._sent: tuple[dict[str, Any], str] | None = None
         """The values last sent and the key they went with."""
         self._is_sending = False
+        self._was_stale = False
         self._refused: dict[str, str] = {}
         """Faults that the service found, by path; they stand until the field changes."""
 
@@ -118,6 +119,9 @@ class NewRunScreen(Screen[RunView | None]):
     def _follow_link(self) -> None:
         if self.app.is_stale:
             self._say(f"{self.app.link_reason()} What you wrote stays here.", "warning")
+        elif self._was_stale:
+            self._say("reconnected")
+        self._was_stale = self.app.is_stale
 
     @on(Input.Changed)
     def _forget_refusal(self, event: Input.Changed) -> None:
