@@ -109,6 +109,7 @@ class Keeper:
             self._on_exit(WorkerExit("exit", 1, escape(f"{error.title} {error.hint}")))
             return
         self._show(pid=worker.pid)
+        _log.info("worker started (pid %s)", worker.pid)
 
     def send(self, message: Message) -> None:
         if self._worker is not None:

@@ -225,13 +225,12 @@ class Queue:
                 await self._send_run(run)
 
     async def _send_job(self, job: Job) -> None:
-        if job.sent:
-            return
-        try:
-            if job.destination:
+        if job.destination and not job.sent:
+            try:
                 await asyncio.to_thread(keep_copy, job.destination, self._workspace.trash)
-        except VocableError as error:
-            self.jobs.end(job, "failed", describe_error(error))
+            except VocableError as error:
+                self.jobs.end(job, "failed", describe_error(error))
+        if job.sent or job.ended.is_set():
             return
         job.sent = True
         self.keeper.send(job.message)

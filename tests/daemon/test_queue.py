@@ -204,6 +204,24 @@ async def test_pictures_are_made_beside_a_run(running: Running) -> None:
     assert (view.state, view.done, view.total, view.result) == ("done", 3, 20, {"pictures": ["/x.png"]})
 
 
+async def test_a_job_that_was_cancelled_before_its_turn_is_never_done(workspace: Workspace) -> None:
+    async with serving(workspace, backoff=lambda crashes: 1000.0) as running:
+        run, worker = await begin(running)
+        worker.die()
+        await running.until(run, lambda view: view.restarts == 1)
+        job = await running.client.generate(pictures(workspace))
+        assert (await running.client.cancel_job(job.id)).state == "cancelled"
+        assert (await running.client.cancel_job(job.id)).state == "cancelled"
+
+
+async def test_a_run_can_be_paused_while_no_worker_lives(workspace: Workspace) -> None:
+    async with serving(workspace, backoff=lambda crashes: 1000.0) as running:
+        run, worker = await begin(running)
+        worker.die()
+        await running.until(run, lambda view: view.restarts == 1)
+        assert (await running.client.command(run, "pause")).state == "paused"
+
+
 async def test_a_job_outlives_one_worker_but_not_two(running: Running) -> None:
     job = await running.client.generate(pictures(running.workspace))
     for number in (1, 2):
