@@ -140,8 +140,8 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     parser.add_argument("--batch-size", type=int, default=4, help="pictures in a step (default: 4)")
     parser.add_argument("--size", type=int, help="edge in pixels (default: the model's own)")
-    parser.add_argument("--steps", type=int, default=60, help="steps of each kind that are measured (default: 60)")
-    parser.add_argument("--block", type=int, default=5, help="steps before the turn changes (default: 5)")
+    parser.add_argument("--steps", type=int, default=120, help="steps of each kind that are measured (default: 120)")
+    parser.add_argument("--block", type=int, default=2, help="steps before the turn changes (default: 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not 1 <= options.block <= options.steps:
