@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from daemon.client import Client
     from daemon.protocol.jobs import JobView
 
-_WAIT_S = 10.0
+_WAIT_S = 0.5
+"""How often progress is asked for; the end is told at once."""
 
 
 async def finish_job(client: Client, job: JobView, progress: Progress, label: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,27 +17,32 @@ from tui.cli import demo
 from tui.cli.findings import close_gap
 
 
-def test_a_demo_that_learned_too_little_says_so_and_a_second_one_loses_nothing(
-    own_vocable: Vocable, monkeypatch: pytest.MonkeyPatch
+def test_a_demo_that_learned_too_little_says_so_and_replaces_nothing(
+    own_vocable: Vocable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    held_out = tmp_path / "held out"
+    held_out.mkdir()
+    for name in ("0000.png", "0000.txt"):
+        shutil.copy(sample.HELD_OUT_DIR / name, held_out)
+    monkeypatch.setattr(sample, "HELD_OUT_DIR", held_out)
     monkeypatch.setattr(demo, "STEPS", 2)
     monkeypatch.setattr(sample, "PROMPTS", sample.PROMPTS[:2])
-    out, err = own_vocable("demo", "--keep", "--json", code=1)
+    mine = Path(own_vocable("new", "zara", "--init", "boy")[0].strip())
+    before = mine.read_bytes()
+    out, err = own_vocable("demo", "--json", code=1)
     assert len(out.splitlines()) == 1
-    first = json.loads(out)
-    assert set(first["losses"]) == {"init", "trained", "oracle"}
-    assert first["gap_closed"] == pytest.approx(close_gap(**first["losses"]))
-    assert set(first["identified"]) == {"init", "trained"}
-    assert first["train_seconds"] > 0
-    with Image.open(first["sheet"]) as sheet:
-        assert sheet.width > sheet.height
+    found = json.loads(out)
+    assert set(found["losses"]) == {"init", "trained", "oracle"}
+    assert found["gap_closed"] == pytest.approx(close_gap(**found["losses"]))
+    assert set(found["identified"]) == {"init", "trained"}
+    assert found["train_seconds"] > 0
     assert "% is due." in err
+    with Image.open(found["sheet"]) as sheet:
+        assert sheet.width > sheet.height
 
-    second = own_vocable.json("demo", code=1)
-    assert Path(first["embedding"]).name == "zara.safetensors"
-    assert Path(second["embedding"]).name == "zara-2.safetensors"
-    assert Path(first["embedding"]).is_file()
-    assert Path(first["sheet"]).is_file()
+    assert Path(found["embedding"]) == mine.with_name("zara-2.safetensors")
+    assert Path(found["embedding"]).is_file()
+    assert mine.read_bytes() == before
     assert own_vocable.json("daemon", "status")["running"] is True
 
 
