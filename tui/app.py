@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 UPDATE_INTERVAL_S = 0.5
 """Least time between two updates of the screen that nobody asked for."""
+NOTE_LASTS_S = 20.0
+"""How long something unimportant stays on the notice line, at least."""
 LEAVE_WITHIN_S = 5.0
 """Time for the second ctrl+c."""
 END_WITHIN_S = 5.0
@@ -116,6 +118,8 @@ class VocableApp(App[None]):
         super().__init__(ansi_color=True if options.no_color and options.theme.startswith("ansi-") else None)
         for theme in (VOCABLE_DARK, VOCABLE_LIGHT):
             self.register_theme(theme)
+        # Named by TEXTUAL_THEME, one of ours counts as chosen already, before it could be found; so choose twice.
+        self.theme = "textual-dark"
         self.theme = options.theme if options.theme in self.available_themes else VOCABLE_DARK.name
         self.animation_level = "none"
         self.workspace = workspace
@@ -272,6 +276,8 @@ class VocableApp(App[None]):
         if not self.is_attached or not self.screen_stack:
             return
         self._updated_at = self.clock()
+        if self._notice is not None and self._notice[1] == "note" and self.clock() - self._notice[2] > NOTE_LASTS_S:
+            self._notice = None
         self.update_bindings()
         self.screen.post_message(ViewChanged())
 
@@ -303,7 +309,7 @@ class VocableApp(App[None]):
         before, self.link_state = self.link_state, message.state
         if message.state.word != before.word:
             self._notice = None
-            if message.state.word == "connected" and self.view.as_of is not None and before.word != "connecting":
+            if message.state.word == "connected" and before.word == "lost":
                 self.say("reconnected")
         if (message.state.word, message.state.reason) != (before.word, before.reason):
             self.update_screen(now=True)

@@ -18,6 +18,7 @@ __all__ = [
     "format_bar",
     "format_duration",
     "format_loss",
+    "format_moment",
     "format_rate",
     "format_share",
     "format_time",
@@ -56,6 +57,13 @@ def format_bar(done: int, total: int, width: int, glyphs: Glyphs) -> str:
 def format_time(timestamp: float) -> str:
     """Local time of day, `14:03:27`, of seconds since 1970."""
     return time.strftime("%H:%M:%S", time.localtime(timestamp))
+
+
+def format_moment(timestamp: float, now: float) -> str:
+    """Local time of day when it is today's, else date and time, `2026-11-22 14:03`."""
+    moment = time.localtime(timestamp)
+    is_today = moment[:3] == time.localtime(now)[:3]
+    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M", moment)
 
 
 def shorten(text: str, width: int, glyphs: Glyphs) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from rich.cells import cell_len
 
-from tui.formats import format_bar, format_loss, format_rate, format_share, shorten, shorten_path
+from tui.formats import format_bar, format_loss, format_moment, format_rate, format_share, shorten, shorten_path
 from tui.glyphs import ASCII, UNICODE
 from tui.widgets.runs_table import plan_columns
 
@@ -35,6 +37,16 @@ def test_shortened_text_never_takes_more_cells_than_it_may(text: str) -> None:
     for width in range(0, 12):
         assert cell_len(shorten(text, width, UNICODE)) <= width
         assert cell_len(shorten(text, width, ASCII)) <= width
+
+
+def test_moments_of_other_days_have_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    noon = 1_800_014_400.0
+    assert format_moment(noon - 60, noon) == "11:59:00"
+    assert format_moment(noon - 86_400, noon) == "2027-01-14 12:00"
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_a_path_keeps_its_end() -> None:

@@ -124,16 +124,27 @@ def test_a_terminal_that_goes_away_takes_the_program_with_it(
     wait_for(lambda: not is_alive(pid))
 
 
-def test_an_idle_screen_sends_nothing_and_late_answers_are_not_typed(
-    workspace: Workspace, service: subprocess.Popen[bytes]
+@pytest.mark.parametrize(
+    ("answer", "picture"),
+    [
+        (b"\x1b_Gi=31;OK\x1b\\\x1b[6;20;10t\x1b[?62;22c", b"\x1b_G"),
+        (b"\x1b[6;20;10t\x1b[?62;4;22c", b"\x1bP"),
+        (b"\x1b[?1;2c", "▀".encode()),
+    ],
+    ids=["kitty", "sixel", "neither"],
+)
+def test_late_answers_choose_the_picture_and_an_idle_screen_sends_nothing(
+    workspace: Workspace, service: subprocess.Popen[bytes], answer: bytes, picture: bytes
 ) -> None:
-    """A terminal 300 ms away: its answers decide the pictures and never reach the screen as keys."""
+    """A terminal 300 ms away: what it answers never reaches the screen as keys."""
     with PtyProgram(workspace) as program:
         program.read_until(b"\x1b[c")
         time.sleep(0.3)
-        os.write(program.fd, b"\x1b_Gi=31;OK\x1b\\\x1b[6;20;10t\x1b[?62;22c")
-        program.read_until(b"seed 42")
-        program.read_quiet(1.0)
+        os.write(program.fd, answer)
+        shown = program.read_until(b"seed 42")
+        shown += program.read_quiet(1.0)
+        assert picture in shown
+        assert b"/500" in shown
         assert program.read_for(3.0) == b""
         os.write(program.fd, b"q")
         ended = program.read_until(b"in the daemon.")
@@ -171,11 +182,13 @@ class PtyProgram:
                 received += os.read(self.fd, 65536)
         return received
 
-    def read_quiet(self, seconds: float) -> None:
+    def read_quiet(self, seconds: float) -> bytes:
         """Read until nothing came for some seconds."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while self.read_for(seconds):
+        deadline, received = time.monotonic() + TIMEOUT_S, b""
+        while more := self.read_for(seconds):
             assert time.monotonic() < deadline, "the screen never comes to rest"
+            received += more
+        return received
 
     def read_until(self, text: bytes) -> bytes:
         deadline, received = time.monotonic() + TIMEOUT_S, b""

@@ -191,7 +191,7 @@ class RunsScreen(Screen[None]):
         # While the program closes, widgets go away before the tasks that feed them.
         with suppress(NoMatches):
             moved_at = self.app.shown_view.moved_at.get(run.id) if self._is_stalled(run) else None
-            self.query_one(RunFigures).show(run, self._describe(run), moved_at)
+            self.query_one(RunFigures).show(run, self._describe(run), moved_at=moved_at, now=self.app.clock())
             self.query_one(LossPlot).show(run, self._points)
             self.query_one(Preview).show(run.preview)
             self.query_one("#caption", Static).update(self._caption(run))

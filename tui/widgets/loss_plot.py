@@ -89,8 +89,9 @@ class LossPlot(Vertical):
         parts = [("loss ", "dim"), (format_loss(run.loss), "")] if run.loss is not None else [("no losses yet", "dim")]
         if run.mean_loss is not None:
             parts += [("  mean ", "dim"), (format_loss(run.mean_loss), "bold")]
-        if series.lowest is not None:
-            parts += [("  lowest ", "dim"), (format_loss(series.lowest), "")]
+        means = [mean for mean in (series.lowest, run.mean_loss) if mean is not None]
+        if means:
+            parts += [("  lowest ", "dim"), (format_loss(min(means)), "")]
         if series.missing:
             parts += [(f"  NaN after step {series.missing[-1]}", "$text-warning")]
         try:
@@ -110,6 +111,7 @@ class LossPlot(Vertical):
     def _draw(self, series: Series) -> None:
         if self._canvas is None or self._run is None:
             return
+        self._canvas.display = bool(series.curves)
         last = self._last_step(self._run, series)
         wanted = (self._run.id, series.curves, last)
         if wanted == self._drawn:

@@ -71,13 +71,16 @@ class Preview(Container):
     @work(exclusive=True, group="preview-load")
     async def _load(self, path: str) -> None:
         try:
-            self._picture = await asyncio.to_thread(load_picture, Path(path))
+            picture = await asyncio.to_thread(load_picture, Path(path))
         except VocableError as error:
-            self._picture = None
-            self._clear(error.title)
+            if path == self._path:
+                self._picture = None
+                self._clear(error.title)
             return
-        self.post_message(self.Loaded(self._picture))
-        self._draw()
+        if path == self._path:
+            self._picture = picture
+            self.post_message(self.Loaded(picture))
+            self._draw()
 
     @work(exclusive=True, group="preview-draw")
     async def _draw(self) -> None:
@@ -91,6 +94,8 @@ class Preview(Container):
             self._drawing.image = picture.image
             return
         kind: Any = await asyncio.to_thread(load_widget, renderer, self._terminal)
+        if picture is not self._picture:
+            return
         self._clear("")
         self._drawing, self._drawn_by = kind(picture.image), renderer
         self._drawing.styles.width = self._drawing.styles.height = "auto"

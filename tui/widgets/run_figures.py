@@ -10,7 +10,7 @@ from textual.widgets import Static
 from daemon.protocol.runs import RunView
 from daemon.protocol.states import ENDED
 from engine.text import escape
-from tui.formats import format_duration, format_rate, format_share, format_time
+from tui.formats import format_duration, format_moment, format_rate, format_share
 from tui.glyphs import Glyphs
 
 _STATE_STYLES = {
@@ -33,10 +33,10 @@ class RunFigures(Vertical):
         yield Static(id="run-lines", markup=False)
         yield Static(id="run-trouble", markup=False)
 
-    def show(self, run: RunView, state: str, moved_at: float | None) -> None:
+    def show(self, run: RunView, state: str, *, moved_at: float | None, now: float) -> None:
         """Args: `state` is glyph and word; `moved_at` when a stalled run last moved, else None."""
         self.query_one("#run-title", Static).update(self._title(run, state))
-        lines = [self._figures(run, moved_at), *_labelled(run)]
+        lines = [self._figures(run, moved_at, now), *_labelled(run)]
         self.query_one("#run-lines", Static).update(Content("\n").join(lines))
         trouble = self.query_one("#run-trouble", Static)
         found = list_troubles(run)
@@ -54,13 +54,13 @@ class RunFigures(Vertical):
             (dot + dot.join(facts), "dim"),
         )
 
-    def _figures(self, run: RunView, moved_at: float | None) -> Content:
+    def _figures(self, run: RunView, moved_at: float | None, now: float) -> Content:
         parts = [f"step {run.step} of {run.steps} ({format_share(run.step, run.steps)})"]
         if run.state == "running":
             if run.steps_per_second:
                 parts.append(format_rate(run.steps_per_second))
             if moved_at is not None:
-                parts.append(f"no sign of life since {format_time(moved_at)}")
+                parts.append(f"no sign of life since {format_moment(moved_at, now)}")
             elif run.seconds_left is not None:
                 parts.append(f"{format_duration(run.seconds_left)} left")
             if run.learn_rate is not None:
@@ -68,7 +68,7 @@ class RunFigures(Vertical):
         elif run.state == "queued":
             parts.append("waits for the worker")
         elif run.state in ENDED and run.ended_at:
-            parts.append(f"ended {format_time(run.ended_at)}")
+            parts.append(f"ended {format_moment(run.ended_at, now)}")
         return Content(f" {self._glyphs.dot} ".join(parts))
 
 

@@ -30,6 +30,8 @@ _RIGHT = ("step", "rate")
 _BAR_WIDTH = 8
 _SHARE_WIDTH = 8
 _LONGEST_NAME = 40
+_NAME_BEFORE_BAR = 6
+"""Cells that the name gets beyond its least width before there is a bar."""
 
 
 class RunsTable(DataTable[Text]):
@@ -149,9 +151,10 @@ def plan_columns(width: int) -> dict[str, int]:
             break
         fitting[key] = wanted
         used += wanted + 2
-    if "progress" in fitting and used + _BAR_WIDTH + 1 <= width:
-        fitting["progress"] = _BAR_WIDTH + 1 + 5
-        used += fitting["progress"] - _SHARE_WIDTH
+    with_bar = _BAR_WIDTH + 1 + 5
+    if "progress" in fitting and used + with_bar - _SHARE_WIDTH + _NAME_BEFORE_BAR <= width:
+        fitting["progress"] = with_bar
+        used += with_bar - _SHARE_WIDTH
     fitting["name"] = min(_LONGEST_NAME, max(8, fitting["name"] + width - used))
     return {key: fitting[key] for key in _ordered(fitting)}
 
