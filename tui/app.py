@@ -10,15 +10,12 @@ import asyncio
 import contextlib
 import importlib
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import PurePath
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
@@ -30,6 +27,7 @@ from textual.command import CommandPalette
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
+from textual.worker import WorkerFailed
 
 from daemon.paths import Workspace
 from daemon.protocol.runs import RunView
@@ -41,7 +39,6 @@ from tui.commands import (
     Command,
     Scope,
     Situation,
-    explain_key,
     find_command,
     is_offered,
     make_bindings,
@@ -51,6 +48,7 @@ from tui.messages import LineReceived, LinkChanged, SnapshotTaken, ViewChanged
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
+from tui.signals import leave_on_signals
 from tui.store import Outdated, View, apply_line, put_run, view_snapshot
 from tui.terminal import Terminal, examine_terminal
 from tui.theme import VOCABLE_DARK, VOCABLE_LIGHT, Options, read_options
@@ -67,8 +65,6 @@ NOTE_LASTS_S = 20.0
 """How long something unimportant stays on the notice line, at least."""
 LEAVE_WITHIN_S = 5.0
 """Time for the second ctrl+c."""
-END_WITHIN_S = 5.0
-"""Time for a clean end after a signal; it takes a fraction of a second unless the terminal is gone."""
 
 
 def run(workspace: Workspace) -> int:
@@ -147,7 +143,6 @@ class VocableApp(App[None]):
         self._update_timer: Timer | None = None
         self._offered: tuple[Any, ...] = ()
         self._interrupted_at = float("-inf")
-        self._handlers: dict[int, Any] = {}
 
     # Start and end
 
@@ -155,33 +150,24 @@ class VocableApp(App[None]):
         return RunsScreen()
 
     def on_mount(self) -> None:
-        self._loop_of_signals = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._handlers[number] = signal.signal(number, self._leave_on_signal)
+        self._undo_signals = leave_on_signals(lambda code: self.exit(return_code=code))
         self.set_interval(1.0, self._tick)
         self._keep_link()
 
     def on_unmount(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _leave_on_signal(self, number: int, _: FrameType | None) -> None:
-        """Leave with a clean terminal; or without, when it is gone and writing to it never ends.
-
-        A handler of the event loop would not do, since the loop itself may hang in such a write.
-        """
-        threading.Thread(target=_end_anyway, args=(128 + number,), daemon=True).start()
-        self._loop_of_signals.call_soon_threadsafe(partial(self.exit, return_code=128 + number))
+        self._undo_signals()
 
     def _fatal_error(self) -> None:
         """Keep the traceback of our own mistake in a file; the user gets a sentence."""
         path = self.workspace.state / "screen.log"
+        fault = self._exception.error if isinstance(self._exception, WorkerFailed) else self._exception
+        story = "".join(traceback.format_exception(fault))
         try:
             with path.open("a", encoding="utf-8") as log:
-                log.write(f"{time.strftime('%F %T')}\n{traceback.format_exc()}\n")
+                log.write(f"{time.strftime('%F %T')}\n{story}\n")
             where = f"What happened is written in {path}."
         except OSError:
-            where = traceback.format_exc()
+            where = story
         self.panic(Text(f"Vocable's screen ended because of a fault in it. {where}"))
 
     def parting_words(self) -> str:
@@ -263,7 +249,7 @@ class VocableApp(App[None]):
 
     def update_screen(self, *, now: bool = False) -> None:
         """Let the screen show the newest view: at once when the user did something, else at most twice a second."""
-        wait_s = 0.0 if now else self._updated_at + UPDATE_INTERVAL_S - self.clock()
+        wait_s = 0.0 if now else self._updated_at + UPDATE_INTERVAL_S - time.monotonic()
         if wait_s <= 0:
             self._send_update()
         elif self._update_timer is None:
@@ -275,7 +261,7 @@ class VocableApp(App[None]):
             self._update_timer = None
         if not self.is_attached or not self.screen_stack:
             return
-        self._updated_at = self.clock()
+        self._updated_at = time.monotonic()
         if self._notice is not None and self._notice[1] == "note" and self.clock() - self._notice[2] > NOTE_LASTS_S:
             self._notice = None
         self.update_bindings()
@@ -429,15 +415,10 @@ class VocableApp(App[None]):
 
     def action_help_quit(self) -> None:
         """Leave at the second ctrl+c within a few seconds."""
-        if self.clock() - self._interrupted_at < LEAVE_WITHIN_S:
+        if time.monotonic() - self._interrupted_at < LEAVE_WITHIN_S:
             self.exit()
-        self._interrupted_at = self.clock()
+        self._interrupted_at = time.monotonic()
         self.say("Press ctrl+c again to leave. Runs go on in the daemon.")
-
-    def on_key(self, event: Any) -> None:
-        reason = explain_key(event.key, "program", self.situation)
-        if reason:
-            self.say(reason)
 
     def _perform(self, command: Command, screen: Screen[Any]) -> None:
         reason = command.refuse(self.situation)
@@ -450,9 +431,3 @@ class VocableApp(App[None]):
     @staticmethod
     def _scope(screen: Screen[Any]) -> Scope:
         return getattr(screen, "SCOPE", "runs")
-
-
-def _end_anyway(code: int) -> None:
-    """End the process, whatever it hangs in; nothing is lost, since everything is the service's."""
-    time.sleep(END_WITHIN_S)
-    os._exit(code)

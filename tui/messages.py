@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from daemon.protocol.runs import LossSeries, RunDetail
 from daemon.protocol.service import State, StreamLine
 from tui.link import LinkState
 
@@ -35,11 +34,3 @@ class LineReceived(Message):
 @dataclass
 class ViewChanged(Message):
     """The screen has something new to show; sent at most twice a second."""
-
-
-@dataclass
-class DetailFetched(Message):
-    """Losses and recipe of the chosen run."""
-
-    detail: RunDetail
-    losses: LossSeries

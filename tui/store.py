@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -117,11 +116,3 @@ def describe_state(run: RunView, glyphs: Glyphs, *, sending: str = "", stalled: 
     elif stalled:
         word = "stalled?"
     return f"{glyphs.states[run.state]} {word}"
-
-
-def nested(values: dict[str, Any], path: str) -> Any:
-    """The value at a dotted path of nested plain values, or None."""
-    found: Any = values
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from textual.widgets import DataTable, Footer, Static
+from textual.worker import WorkerFailed
 
 from daemon.client import socket_for
 from daemon.paths import Workspace
@@ -503,3 +504,29 @@ async def test_a_run_without_a_preview_never_shows_another_run_s(
         await pilot.press("n", *"new", "enter", *"/tmp", "enter", *"x", "f2")
         await see(pilot, "new is queued.", "id new001", "no preview yet")
         await see_no(pilot, "▀▀▀▀▀▀▀▀▀▀")
+
+
+@pytest.mark.parametrize("where", ["handler", "task"])
+async def test_a_fault_of_ours_is_written_down_and_told_in_a_sentence(
+    workspace: Workspace, daemon: FakeDaemon, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def use() -> None:
+        async with open_app(workspace) as pilot:
+            await see(pilot, "connected")
+            if where == "handler":
+                pilot.app.call_later(fail)
+            else:
+                pilot.app.run_worker(fail())
+            await until(pilot, lambda: pilot.app._exception is not None)
+
+    async def fail() -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    with pytest.raises((ZeroDivisionError, WorkerFailed)):
+        await use()
+    log = (workspace.state / "screen.log").read_text()
+    assert "a fault of ours" in log
+    assert "Traceback" in log
+    told = capsys.readouterr().err
+    assert "Vocable's screen ended because of a fault in it." in told
+    assert "Traceback" not in told

@@ -5,6 +5,7 @@ Reads the app's view; asks the service only for the chosen run's losses, and no 
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
@@ -220,7 +221,7 @@ class RunsScreen(Screen[None]):
             return
         if not is_new and run.step - self._points_step < column:
             return
-        waited = self.app.clock() - self._asked_at
+        waited = time.monotonic() - self._asked_at
         if waited < LOSSES_INTERVAL_S:
             self._is_asking = True
             self.set_timer(LOSSES_INTERVAL_S - waited, self._ask_later)
@@ -236,7 +237,7 @@ class RunsScreen(Screen[None]):
         client = self.app.link.client
         if client is None:
             return
-        self._asked_at = self.app.clock()
+        self._asked_at = time.monotonic()
         points = min(MOST_POINTS, 2 * max(20, self.size.width))
         try:
             series = await client.losses(run.id, points)
