@@ -127,13 +127,18 @@ async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Work
     assert "Traceback" not in worker.log.read_text()
 
 
+def difference(first: Path, second: Path) -> int:
+    """Largest difference of two pictures in any channel, in levels of 255."""
+    return max(abs(one - other) for one, other in zip(pixels(str(first)), pixels(str(second)), strict=True))
+
+
 async def test_several_pictures_are_numbered_and_seeds_count_up(worker: Worker, tmp_path: Path) -> None:
     both = await worker.do("generate", picture_request(tmp_path / "a.png", count=2, seed=5))
     assert both == {"pictures": [str(tmp_path / "a-1.png"), str(tmp_path / "a-2.png")]}
     alone = await worker.do("generate", picture_request(tmp_path / "b.png", seed=6))
     assert alone == {"pictures": [str(tmp_path / "b.png")]}
-    assert pixels(str(tmp_path / "b.png")) == pixels(str(tmp_path / "a-2.png"))
-    assert pixels(str(tmp_path / "a-1.png")) != pixels(str(tmp_path / "a-2.png"))
+    assert difference(tmp_path / "b.png", tmp_path / "a-2.png") <= 2  # a batch of two rounds otherwise than one
+    assert difference(tmp_path / "a-1.png", tmp_path / "a-2.png") > 2
 
 
 async def test_a_new_word_is_made_and_prompts_use_it_once_the_table_of_words_has_it(
