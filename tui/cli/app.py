@@ -11,9 +11,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from engine.errors import VocableError
 from tui.cli import demo, generate, runs, service, train, words
@@ -96,14 +97,14 @@ def run_command_line(arguments: Sequence[str]) -> int:
 def _report(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, VocableError):
         return report_error(error, as_json=as_json)
-    if hasattr(error, "format_message"):
+    if isinstance(error, TyperException):
         return report_error(_usage_error(error), as_json=as_json)
     if os.environ.get("VOCABLE_DEBUG"):
         traceback.print_exception(error)
     return report_error(_unexpected(error), as_json=as_json)
 
 
-def _usage_error(error: Any) -> VocableError:
+def _usage_error(error: TyperException) -> VocableError:
     """What typer says about wrong arguments, in our form."""
     message = error.format_message().strip()
     context = getattr(error, "ctx", None)

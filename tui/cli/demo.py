@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 WORD = "zara"
 TEMPLATE = "portrait_filewords"
-STEPS = 400
-VECTORS = 4
+STEPS = 500
+VECTORS = 12
+LEARN_RATE = "0.005:350, 0.001"
+CFG_SCALE = 4.0
+"""The starter model is small; more guidance than this washes its colours out."""
+LEARN_RATE = "0.005:400, 0.001"
 SEED = 1
 
 
@@ -126,10 +130,8 @@ async def _try_out(
     async with connect(workspace) as client:
         await check_word(client, word)
         losses = await evaluate_phrases(client, (INIT_WORD, word, ORACLE_TEXT), HELD_OUT_DIR, TEMPLATE, SEED, progress)
-        label = f"drawing '{INIT_WORD}'"
-        before = await draw_prompts(client, fill(INIT_WORD), folder / "before.png", SEED, progress, label)
-        label = f"drawing '{word}'"
-        after = await draw_prompts(client, fill(word), folder / "after.png", SEED, progress, label)
+        before = await draw_prompts(client, fill(INIT_WORD), folder / "before.png", CFG_SCALE, SEED, progress)
+        after = await draw_prompts(client, fill(word), folder / "after.png", CFG_SCALE, SEED, progress)
     return losses, before, after
 
 
@@ -158,8 +160,12 @@ def make_recipe(word: str, init_text: str, pictures: Path) -> dict[str, Any]:
         "name": word,
         "start": {"init_text": init_text, "vectors": VECTORS},
         "data": {"folder": str(pictures), "template": TEMPLATE},
-        "train": {"learn_rate": "0.005", "steps": STEPS, "batch_size": 4, "seed": SEED},
-        "preview": {"prompt": "portrait of [name], smiling, yellow background", "seed": SEED},
+        "train": {"learn_rate": LEARN_RATE, "steps": STEPS, "batch_size": 4, "seed": SEED},
+        "preview": {
+            "prompt": "portrait of [name], smiling, yellow background",
+            "cfg_scale": CFG_SCALE,
+            "seed": SEED,
+        },
     }
 
 

@@ -62,11 +62,13 @@ async def evaluate_phrases(
 
 
 async def draw_prompts(
-    client: Client, prompts: Sequence[str], output: Path, seed: int, progress: Progress, label: str
+    client: Client, prompts: Sequence[str], output: Path, cfg_scale: float, seed: int, progress: Progress
 ) -> list[Path]:
     """One picture for each prompt, all from the same seed, numbered after the name of `output`."""
-    request = GenerateRequest.model_validate({"prompts": list(prompts), "seed": seed, "output": str(output)})
-    result = await finish_job(client, await client.generate(request), progress, label)
+    request = GenerateRequest.model_validate(
+        {"prompts": list(prompts), "cfg_scale": cfg_scale, "seed": seed, "output": str(output)}
+    )
+    result = await finish_job(client, await client.generate(request), progress, f"drawing {output.stem}")
     return [Path(path) for path in result["pictures"]]
 
 
