@@ -93,8 +93,7 @@ def test_a_session_at_the_keyboard(workspace: Workspace, service: subprocess.Pop
     tmux.see("needs 60x16, have 50x24")
     tmux.run("resize-window", "-x", "80", "-y", "24")
     tmux.see("connected", "q Quit")
-    Path(tmux.flag("pane_tty")).write_text("\x1b[5;5HNOISE ON THE LINE")
-    tmux.see("NOISE ON THE LINE")
+    wait_for(lambda: make_noise(tmux), tmux.screen)
     tmux.press("C-l")
     wait_for(lambda: "NOISE" not in tmux.screen(), tmux.screen)
     tmux.see("connected", "■ stopped     sunny-girl")
@@ -201,6 +200,12 @@ class PtyProgram:
             assert time.monotonic() < deadline, received[-2000:]
             received += self.read_for(0.05)
         return received
+
+
+def make_noise(tmux: Tmux) -> bool:
+    """Spoil the screen, as another program would; False when the program has just drawn over it."""
+    Path(tmux.flag("pane_tty")).write_text("\x1b[5;5HNOISE ON THE LINE")
+    return "NOISE" in tmux.screen()
 
 
 def assert_clean(tmux: Tmux) -> None:
