@@ -31,7 +31,6 @@ VECTORS = 12
 LEARN_RATE = "0.005:350, 0.001"
 CFG_SCALE = 4.0
 """The starter model is small; more guidance than this washes its colours out."""
-LEARN_RATE = "0.005:400, 0.001"
 SEED = 1
 
 
