@@ -131,8 +131,6 @@ def apply_event(run: Run, event: Event) -> None:
         case Prepared():
             view.step, view.steps = event.step, event.steps
             run.losses = [step for step in run.losses if step.step <= event.step]
-            for sentence in event.skipped:
-                add_warning(view, "dataset.skipped", sentence)
         case Progress():
             _apply_progress(run, event)
         case PreviewSaved():
