@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import random
 import select
 import shutil
 import signal
@@ -126,6 +127,23 @@ def test_a_terminal_that_goes_away_takes_the_program_with_it(
     (pid,) = children_of(int(tmux.flag("pane_pid")))
     tmux.run("kill-server")
     wait_for(lambda: not is_alive(pid))
+
+
+@pytest.mark.chaos
+def test_a_signal_at_any_moment_of_the_start_ends_the_program_without_a_fault(
+    workspace: Workspace, service: subprocess.Popen[bytes]
+) -> None:
+    draw = random.Random(1)
+    for _ in range(40):
+        with PtyProgram(workspace) as program:
+            program.read_until(b"\x1b[c")
+            os.write(program.fd, b"\x1b[?62;22c")
+            program.read_until(b"sunny-girl")
+            program.read_for(draw.uniform(0, 0.15))
+            program.process.terminate()
+            program.read_until(b"in the daemon.")
+            assert program.process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert not (workspace.state / "screen.log").exists()
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ class LossPlot(Vertical):
     @work
     async def _open_canvas(self) -> None:
         module = await asyncio.to_thread(importlib.import_module, "tui.widgets.plot_canvas")
+        if not self.is_attached:
+            return
         canvas: PlotCanvas = module.PlotCanvas()
         await self.mount(canvas)
         self._canvas = canvas

@@ -71,14 +71,15 @@ class Preview(Container):
     @work(exclusive=True, group="preview-load")
     async def _load(self, path: str) -> None:
         try:
-            picture = await asyncio.to_thread(load_picture, Path(path))
+            picture, fault = await asyncio.to_thread(load_picture, Path(path)), ""
         except VocableError as error:
-            if path == self._path:
-                self._picture = None
-                self._clear(error.title)
+            picture, fault = None, error.title
+        if path != self._path or not self.is_attached:
             return
-        if path == self._path:
-            self._picture = picture
+        self._picture = picture
+        if picture is None:
+            self._clear(fault)
+        else:
             self.post_message(self.Loaded(picture))
             self._draw()
 
@@ -94,7 +95,7 @@ class Preview(Container):
             self._drawing.image = picture.image
             return
         kind: Any = await asyncio.to_thread(load_widget, renderer, self._terminal)
-        if picture is not self._picture:
+        if picture is not self._picture or not self.is_attached:
             return
         self._clear("")
         self._drawing, self._drawn_by = kind(picture.image), renderer
