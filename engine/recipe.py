@@ -23,6 +23,7 @@ from engine.schedule import parse_schedule
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Sampler = Literal["Euler a", "Euler", "DDIM", "DPM++ 2M", "DPM++ 2M Karras", "LMS", "Heun", "UniPC"]
+Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 
 MAX_SEED = 2**32 - 1
 """Seeds are 32 bits wide, as in the pictures' parameters of other programs."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from daemon.protocol.runs import ErrorInfo
 from daemon.protocol.states import JobState
-from engine.recipe import MAX_SEED, Sampler
+from engine.recipe import MAX_SEED, Emphasis, Sampler
 
 
 class GenerateRequest(BaseModel, extra="forbid"):
@@ -30,6 +30,13 @@ class GenerateRequest(BaseModel, extra="forbid"):
     height: int | None = Field(None, ge=8, le=4096, multiple_of=8)
     count: int = Field(1, ge=1, le=64)
     """Pictures of each prompt."""
+    emphasis: Emphasis = "Original"
+    """How `(weights)` act: `Original` keeps the mean of the conditioning, `No norm` does not, `Ignore` drops weights,
+    `None` takes brackets as text."""
+    clip_skip: int = Field(1, ge=1, le=12)
+    """Layer of the text encoder that is used, counted from its end; 1 is the last."""
+    compat: Literal["", "webui"] = ""
+    """`webui` switches `[a:b:N]` and `[a|b]` one step late, as AUTOMATIC1111's webui does; old seeds depend on it."""
     output: str = Field(min_length=1, max_length=4096)
     """Absolute path of the PNG to write; with several pictures `-1`, `-2`, ... come before the suffix."""
 
@@ -60,7 +67,7 @@ class CreateEmbedding(BaseModel, extra="forbid"):
 
 
 class JobView(BaseModel):
-    """A job. `result` of generate: `pictures` (paths); of evaluate: `losses` (in the order of the phrases); of
+    """A job. `result` of generate: `pictures` (paths), `warnings` (sentences, escaped); of evaluate: `losses` (in the order of the phrases); of
     create: `embedding` (path)."""
 
     id: str

@@ -11,7 +11,10 @@ from daemon.protocol.runs import RunView
 API_VERSION = 1
 """Never raised for additions; those get a word in `capabilities`."""
 
-CAPABILITIES = ["runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"]
+CAPABILITIES = [
+    *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
+    *("inspect", "convert", "tokens", "parameters"),
+]
 
 HEARTBEAT_S = 10.0
 """A stream sends a line at least this often; a client takes it for dead after three times as long."""
@@ -43,18 +46,28 @@ class WorkerView(BaseModel):
 
 
 class WordView(BaseModel):
-    """One embedding file. A word that is not usable is listed with the reason."""
+    """One word of one embedding file, or a file that holds none. What is not usable is listed with the reason."""
 
     name: str
     path: str
     usable: bool
+    verdict: Literal["usable", "wrong_width", "unreadable", "shadowed"] = "usable"
+    """wrong_width: made for another kind of model. shadowed: another word is found first wherever this one stands."""
     reason: str = ""
+    """Why it is not usable."""
+    warning: str = ""
+    """Why a usable word may not do what is expected: an ordinary word of the vocabulary, another base model."""
     vectors: int = 0
     width: int = 0
-    """Length of each vector."""
+    """Length of each vector; for two text encoders the sum."""
+    family: str = ""
+    """`sd1`, `sd2`, `sdxl`, else `other`."""
+    flavour: str = ""
+    """Which layout the file is, for people."""
     step: int | None = None
     model: str = ""
     """Name of the base model it was trained on, as its file says; escaped for terminals."""
+    model_hash: str = ""
     hash: str = ""
     """First 12 hex digits of the file's SHA-256."""
 

@@ -1,7 +1,8 @@
 """An embedding: the vectors of one word and what is known of their origin.
 
 Plain data in numpy, so that the inspector and every reader and writer of files work without torch. The invariant:
-vectors are float32, finite, and between 1 and 128 rows.
+vectors are float32, finite, and between 1 and 128 rows. A word of SDXL, which has two text encoders, is one matrix
+whose left columns belong to the first (`clip_l`) and whose right columns belong to the second (`clip_g`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Embedding:
 
     name: str
     vectors: NDArray[np.float32]
-    """[V, D], one row for each place that the word takes in a prompt."""
+    """[V, D], one row for each place that the word takes in a prompt; for two encoders D is the sum of their widths."""
     step: int = 0
     """Updates that the vectors have had."""
     model: str = ""
@@ -38,6 +39,17 @@ class Embedding:
     """Its hash: 10 hex digits, from some older programs 8."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Further entries for the file's header, e.g. from `engine.embedding.metadata.describe`."""
+    split: int = 0
+    """Columns of the first text encoder when the word has vectors for two; 0 for one encoder."""
+    trigger: str = ""
+    """The name that the file itself gives its word. For people only: the word is called `name`."""
+
+    def encoders(self) -> dict[str, NDArray[np.float32]]:
+        """The vectors of each text encoder, each contiguous: `clip_l` and `clip_g` for two, or `emb_params` for one."""
+        if not self.split:
+            return {"emb_params": self.vectors}
+        left, right = self.vectors[:, : self.split], self.vectors[:, self.split :]
+        return {"clip_l": np.ascontiguousarray(left), "clip_g": np.ascontiguousarray(right)}
 
 
 def check_vectors(name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
