@@ -115,6 +115,8 @@ class TokensRequest(BaseModel, extra="forbid"):
     model: str = ""
     steps: int = Field(20, ge=1, le=500)
     """Sampling steps, on which the switches of `[a:b:0.5]` depend."""
+    new_words: dict[str, int] = Field(default_factory=dict, max_length=64)
+    """Words that no file holds yet, with their vectors (1 to 75); they stand before those of the folder."""
 
 
 class TokensReply(BaseModel):

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine.errors import VocableError
-from tui.cli import demo, generate, runs, service, train, words
+from tui.cli import demo, files, generate, runs, service, tokens, train, words
 from tui.cli.output import DONE, FAILED, INTERRUPTED, report_error
 from tui.cli.session import Session
 
@@ -41,6 +41,9 @@ app.command("resume", rich_help_panel=_RUNS)(runs.resume)
 app.command("stop", rich_help_panel=_RUNS)(runs.stop)
 app.command("generate", rich_help_panel=_PICTURES)(generate.generate)
 app.command("words", rich_help_panel=_PICTURES)(words.list_words)
+app.command("inspect", rich_help_panel=_PICTURES)(files.inspect)
+app.command("convert", rich_help_panel=_PICTURES)(files.convert)
+app.command("tokens", rich_help_panel=_PICTURES)(tokens.count_tokens)
 app.command("new", rich_help_panel=_PICTURES)(words.new_word)
 app.add_typer(service.app, name="daemon", rich_help_panel=_SERVICE)
 

@@ -68,6 +68,6 @@ async def _create(workspace: Workspace, request: CreateEmbedding) -> str:
 
 
 def _row(word: WordView) -> tuple[str, ...]:
-    verdict = "usable" if word.usable else f"not usable: {word.reason}"
+    verdict = "; ".join(filter(None, ("usable", word.warning))) if word.usable else f"not usable: {word.reason}"
     step = "" if word.step is None else str(word.step)
     return (word.name, str(word.vectors or ""), str(word.width or ""), step, word.model, verdict)

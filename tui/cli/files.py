@@ -1,0 +1,166 @@
+"""`inspect` and `convert`: what files of embeddings hold, and the same word in another program's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from engine.errors import VocableError
+from tui.cli.output import FAILED, print_json, print_text, say
+from tui.cli.session import AsJson, ask, build_request
+
+if TYPE_CHECKING:
+    from daemon.protocol.words import ConvertReply, FileReport, InspectReply, WordReport
+
+SUFFIXES = {
+    "safetensors": ".safetensors",
+    "webui-pt": ".pt",
+    "diffusers": ".safetensors",
+    "onetrainer": ".safetensors",
+    "png": ".png",
+}
+"""Formats that are written and how their files end."""
+
+_AT_ONCE = 256
+"""Files in one request, which is as many as the service takes."""
+
+
+def inspect(
+    ctx: typer.Context,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of embeddings, in any format.", show_default=False)
+    ],
+    model: Annotated[
+        str, typer.Option(help="Base model to compare with; the loaded one, else the starter, when absent.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what files of embeddings hold, and whether the model takes it. Ends with 1 when one cannot be read."""
+    paths = [str(path.expanduser().absolute()) for path in files]
+    replies = [_inspect(ctx, paths[start : start + _AT_ONCE], model) for start in range(0, len(paths), _AT_ONCE)]
+    reports = [report for reply in replies for report in reply.files]
+    if as_json:
+        print_json({"model": replies[0].model, "files": [report.model_dump(mode="json") for report in reports]})
+    else:
+        print_text("\n\n".join(_describe(report, replies[0].model) for report in reports))
+    if any(report.error for report in reports):
+        raise typer.Exit(FAILED)
+
+
+def convert(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to read, in any format.", show_default=False)],
+    second: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SECOND]", help="The other half of an SDXL word that is kept in two files."),
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="safetensors, webui-pt, diffusers, onetrainer or png.")
+    ] = "safetensors",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File or folder to write; its name is the word's. In the current folder, like FILE, when absent.",
+        ),
+    ] = None,
+    word: Annotated[str, typer.Option(metavar="NAME", help="Which word of a file that holds several.")] = "",
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE", help="For png: the picture that carries the word; the one beside FILE, if any."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a word in another format; every number is read back and compared before the file takes its name."""
+    from daemon.protocol.words import ConvertRequest
+
+    request = build_request(
+        ConvertRequest,
+        path=_absolute(file),
+        second=_absolute(second),
+        word=word,
+        format=to,
+        output=str(choose_output(output, word or file.stem, to)),
+        picture=_absolute(picture),
+        overwrite=overwrite,
+    )
+    reply = ask(ctx, lambda client: client.convert(request))
+    if as_json:
+        print_json(reply)
+    else:
+        _tell(reply)
+
+
+def choose_output(wanted: Path | None, stem: str, to: str) -> Path:
+    """Absolute path of the file to write.
+
+    Raises:
+        VocableError: `usage.format` for an unknown format, `usage.output` for a name that ends otherwise than it does.
+    """
+    from daemon.protocol.words import WordFormat
+
+    if to not in get_args(WordFormat):
+        raise VocableError("usage.format", f"'{to}' is not a format.", f"Formats: {', '.join(SUFFIXES)}.")
+    path = Path.cwd() if wanted is None else wanted.expanduser().absolute()
+    if path.is_dir():
+        return path / f"{stem}{SUFFIXES[to]}"
+    if path.suffix.lower() != SUFFIXES[to]:
+        raise VocableError("usage.output", f"{path.name} is not the name of a {to} file.", f"End it in {SUFFIXES[to]}.")
+    return path
+
+
+def _inspect(ctx: typer.Context, paths: list[str], model: str) -> InspectReply:
+    from daemon.protocol.words import InspectRequest
+
+    request = build_request(InspectRequest, paths=paths, model=model)
+    return ask(ctx, lambda client: client.inspect(request))
+
+
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else str(path.expanduser().absolute())
+
+
+def _describe(report: FileReport, model: str) -> str:
+    lines = [report.path]
+    if report.error is not None:
+        return "\n".join([*lines, f"  {report.error.title} {report.error.hint}".rstrip()])
+    lines.append(f"  {report.flavour}, {report.size:,} bytes, hash {report.hash}")
+    for word in report.words:
+        lines += [f"  {line}" for line in _describe_word(word, model)]
+    return "\n".join(lines)
+
+
+def _describe_word(word: WordReport, model: str) -> list[str]:
+    widths = " + ".join(str(encoder.width) for encoder in word.encoders)
+    trained = f"{word.model or 'unknown'}{f' ({word.model_hash})' if word.model_hash else ''}"
+    lines = [
+        f"word      {word.name}",
+        f"vectors   {word.vectors} of {widths} ({word.family})",
+        f"step      {word.step}",
+        f"model     {trained}",
+    ]
+    lines += [
+        f"norms     {encoder.key}: {' '.join(f'{norm:.3f}' for norm in encoder.norms)}" for encoder in word.encoders
+    ]
+    if word.checksum:
+        lines.append(f"checksum  {word.checksum}")
+    if word.trigger:
+        lines.append(f"trigger   {word.trigger}")
+    lines.append(f"fits      {model}: {'yes' if word.fits else f'no. {word.reason}'}")
+    if word.warning:
+        lines.append(f"warning   {word.warning}")
+    return lines
+
+
+def _tell(reply: ConvertReply) -> None:
+    for path in reply.paths:
+        print_text(path)
+    for note in reply.notes:
+        say(f"note: {note}")
