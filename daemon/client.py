@@ -34,6 +34,16 @@ from daemon.protocol.service import (
     WordView,
 )
 from daemon.protocol.states import RunCommand
+from daemon.protocol.words import (
+    ConvertReply,
+    ConvertRequest,
+    InspectReply,
+    InspectRequest,
+    ParametersReply,
+    ParametersRequest,
+    TokensReply,
+    TokensRequest,
+)
 from engine.errors import Fault, RecipeError, VocableError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -113,6 +123,19 @@ class Client:
 
     async def words(self) -> list[WordView]:
         return (await self._get("/v1/embeddings", WordList)).words
+
+    async def inspect(self, request: InspectRequest) -> InspectReply:
+        return await self._check("/v1/inspect", InspectReply, request.model_dump(mode="json"))
+
+    async def convert(self, request: ConvertRequest) -> ConvertReply:
+        return await self._check("/v1/convert", ConvertReply, request.model_dump(mode="json"))
+
+    async def tokens(self, request: TokensRequest) -> TokensReply:
+        return await self._check("/v1/tokens", TokensReply, request.model_dump(mode="json"))
+
+    async def parameters(self, request: ParametersRequest) -> ParametersReply:
+        """What a picture says of how it was made."""
+        return await self._check("/v1/parameters", ParametersReply, request.model_dump(mode="json"))
 
     async def models(self) -> list[ModelView]:
         limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)

@@ -67,8 +67,8 @@ class CreateEmbedding(BaseModel, extra="forbid"):
 
 
 class JobView(BaseModel):
-    """A job. `result` of generate: `pictures` (paths) and `warnings` (sentences, escaped); of evaluate: `losses` (in the
-    order of the phrases); of create: `embedding` (path)."""
+    """A job. `result` of generate: `pictures` (paths), `warnings` (sentences, escaped); of evaluate: `losses` (in
+    the order of the phrases); of create: `embedding` (path)."""
 
     id: str
     kind: Literal["generate", "evaluate", "create"]

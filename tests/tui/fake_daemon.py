@@ -19,6 +19,7 @@ from typing import Any
 
 from daemon.protocol.runs import LossPoint, LossSeries, RunView
 from daemon.protocol.service import ServerInfo, State, WorkerView
+from daemon.protocol.words import TokensReply
 from engine.recipe import build_recipe
 
 NOW = 1_800_000_000.0
@@ -164,6 +165,8 @@ class FakeDaemon:
                 count = int(query.removeprefix("points="))
                 points = self.losses.get(run_id, [])
                 return 200, LossSeries(id=run_id, points=points[:count]).model_dump(mode="json")
+            case ["POST", "tokens"]:
+                return 200, _count_blanks(json.loads(body))
             case ["POST", "runs"]:
                 return self._create(json.loads(body)["recipe"], headers.get("idempotency-key", ""))
             case ["POST", "runs", run_id, command]:
@@ -184,6 +187,15 @@ class FakeDaemon:
     def _state(self) -> State:
         runs = list(self.runs.values())
         return State(boot_id=self.boot_id, seq=self.seq, runs=runs, words=[], worker=self.worker, problem=self.problem)
+
+
+def _count_blanks(request: dict[str, Any]) -> dict[str, Any]:
+    """Tokens as this service sees them: what stands between blanks; a new word counts with its vectors."""
+    known = request["new_words"]
+    found = [part for part in request["prompt"].split() if part in known]
+    count = sum(known.get(part, 1) for part in request["prompt"].split())
+    reply = TokensReply(model="starter", count=count, limit=75, chunks=[count], words=found)
+    return reply.model_dump(mode="json")
 
 
 def make_run(run_id: str, name: str, **values: Any) -> RunView:

@@ -253,3 +253,13 @@ def test_templates_are_the_shipped_ones_and_the_workspace_s(tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("[name]")
     assert {"mine", "subject_filewords"} <= set(list_templates(tmp_path))
     assert "subject_filewords" in list_templates(tmp_path / "absent")
+
+
+async def test_the_previews_prompt_is_counted_while_it_is_written(workspace: Workspace, daemon: FakeDaemon) -> None:
+    async with open_form(workspace) as pilot:
+        await fill(pilot, name="lyra", start__vectors="6", preview__prompt="ink drawing of [name]")
+        await until(pilot, lambda: hint(pilot, "preview.prompt") == "9 / 75 tokens, words: lyra")
+        await fill(pilot, start__vectors="8")
+        await until(pilot, lambda: hint(pilot, "preview.prompt") == "11 / 75 tokens, words: lyra")
+        await fill(pilot, preview__prompt="")
+        await until(pilot, lambda: hint(pilot, "preview.prompt").startswith("Prompt, with [name]"))

@@ -6,6 +6,7 @@ is the model known) comes back from it and is shown under the same fields.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
 import uuid
 from collections.abc import Iterable
@@ -31,6 +32,7 @@ from tui.screens.confirm import ConfirmScreen
 from tui.widgets.completion import FolderSuggester, NameSuggester, find_images_folder
 from tui.widgets.field import Field
 from tui.widgets.notice_line import Kind, NoticeLine
+from tui.widgets.prompt_count import count_prompt
 from tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ LABELS = {
     "train.learn_rate": "Learning rate",
     "data.template": "Template",
     "model": "Model",
+    "preview.prompt": "Preview prompt",
 }
 """Fields of the form by their path in the recipe, in order."""
 
@@ -54,6 +57,12 @@ REQUIRED = {
     "start.init_text": "what it is in a word or two, such as girl; * for nothing in particular",
 }
 """Fields that nobody can guess, with what to write there."""
+
+COUNTED = frozenset({"preview.prompt", "name", "start.vectors", "model"})
+"""Fields on which the tokens of the preview's prompt depend."""
+
+COUNT_DELAY_S = 0.3
+"""Tokens are counted when nobody has typed for so long."""
 
 
 class NewRunScreen(Screen[RunView | None]):
@@ -72,6 +81,8 @@ class NewRunScreen(Screen[RunView | None]):
         """The values last sent and the key they went with."""
         self._is_sending = False
         self._was_stale = False
+        self._count = ""
+        """What the preview's prompt takes."""
         self._refused: dict[str, str] = {}
         """Faults that the service found, by path; they stand until the field changes."""
 
@@ -128,6 +139,8 @@ class NewRunScreen(Screen[RunView | None]):
         field = event.input.query_ancestor(Field)
         if self._refused.pop(field.path, None) is not None:
             field.show_help()
+        if field.path in COUNTED:
+            self._count_tokens()
 
     @on(Field.Left)
     def _look_at(self, event: Field.Left) -> None:
@@ -198,6 +211,17 @@ class NewRunScreen(Screen[RunView | None]):
             except VocableError:
                 self._models = []
 
+    @work(exclusive=True, group="tokens")
+    async def _count_tokens(self) -> None:
+        await asyncio.sleep(COUNT_DELAY_S)
+        field, client = self._field("preview.prompt"), self.app.link.client
+        self._count = ""
+        if field.text and client is not None:
+            values = {path.split(".")[-1]: self._field(path).text for path in COUNTED - {field.path}}
+            self._count = await count_prompt(client, field.text, **values)
+        if not field.has_class("-wrong"):
+            field.show_help(self._explain(field))
+
     def _find_faults(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The recipe's values as nested plain values, and what is wrong, by path."""
         values: dict[str, Any] = {}
@@ -247,6 +271,8 @@ class NewRunScreen(Screen[RunView | None]):
 
     def _explain(self, field: Field) -> str:
         """What the value means, where that says more than the help; empty otherwise."""
+        if field.path == "preview.prompt":
+            return self._count
         if field.path != "train.learn_rate" or "," not in field.text:
             return ""
         return describe_schedule(field.text, self._field("train.steps").text)
