@@ -31,17 +31,28 @@ _MAX_TEXT = 256
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
+def payload_json(embedding: Embedding) -> bytes:
+    """Write an embedding as JSON; other programs use the name in it as the word to prompt with.
+
+    A word for two text encoders is the two tensors alone, as in its safetensors files.
+    """
+    tensors = {key: {"TORCHTENSOR": rows.tolist()} for key, rows in embedding.encoders().items()}
+    values: dict[str, Any] = tensors
+    if not embedding.split:
+        values = {
+            "string_to_token": {"*": _STAR_ID},
+            "string_to_param": {"*": next(iter(tensors.values()))},
+            "name": embedding.name,
+            "step": embedding.step,
+            "sd_checkpoint": embedding.model_hash or None,
+            "sd_checkpoint_name": embedding.model or None,
+        }
+    return json.dumps(values, allow_nan=False).encode()
+
+
 def encode_payload(embedding: Embedding) -> str:
-    """Write an embedding as the value of the chunk; other programs use its name as the word to prompt with."""
-    values = {
-        "string_to_token": {"*": _STAR_ID},
-        "string_to_param": {"*": {"TORCHTENSOR": embedding.vectors.tolist()}},
-        "name": embedding.name,
-        "step": embedding.step,
-        "sd_checkpoint": embedding.model_hash or None,
-        "sd_checkpoint_name": embedding.model or None,
-    }
-    return base64.b64encode(json.dumps(values, allow_nan=False).encode()).decode("ascii")
+    """Write an embedding as the value of the chunk."""
+    return base64.b64encode(payload_json(embedding)).decode("ascii")
 
 
 def decode_payload(value: bytes, name: str) -> Embedding:

@@ -6,6 +6,7 @@ Called in the inspector for foreign files and in the worker for our own. No torc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from engine.embedding.metadata import MODEL, MODEL_HASH, STEP
 from engine.embedding.payload import KEY, decode_payload
@@ -20,6 +21,22 @@ MAX_PICTURE_BYTES = 64 << 20
 
 TENSOR = "emb_params"
 """The one key of an embedding's safetensors file."""
+
+
+@dataclass(frozen=True)
+class WordFile:
+    """What a file holds: at least one word."""
+
+    flavour: str
+    """The layout and the container, for people, e.g. `webui .pt (zip)`."""
+    words: tuple[Embedding, ...]
+
+
+def read_words(data: bytes, stem: str) -> WordFile:
+    """Read every word of a file; see `read_embedding`."""
+    word = read_embedding(data, stem)
+    picture = data.startswith(SIGNATURE)
+    return WordFile("webui PNG (text chunk)" if picture else "emb_params .safetensors", (word,))
 
 
 def read_embedding(data: bytes, stem: str) -> Embedding:

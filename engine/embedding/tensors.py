@@ -62,13 +62,17 @@ def decode_tensors(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[s
     return {span.name: _read_tensor(span, body) for span in spans}, metadata
 
 
-def encode_tensor(name: str, values: NDArray[np.float32], metadata: Mapping[str, str]) -> bytes:
-    """Write one float32 tensor; the same input gives the same bytes, always."""
-    entry = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [0, values.nbytes]}
-    description = {"__metadata__": dict(sorted(metadata.items())), name: entry}
+def encode_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
+    """Write float32 tensors in the order given; the same input gives the same bytes, always."""
+    description: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name, values in tensors.items():
+        start, end = end, end + 4 * values.size
+        description[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
     header = json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + np.ascontiguousarray(values, dtype="<f4").tobytes()
+    body = b"".join(np.ascontiguousarray(values, dtype="<f4").tobytes() for values in tensors.values())
+    return len(header).to_bytes(8, "little") + header + body
 
 
 def _read_header(text: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.embedding.metadata import header_entries
 from engine.embedding.read import TENSOR, read_embedding
-from engine.embedding.tensors import encode_tensor
+from engine.embedding.tensors import encode_tensors
 from engine.embedding.vectors import Embedding, check_vectors
 from engine.errors import VocableError
 from engine.files import write_atomically
@@ -23,7 +23,7 @@ def encode_safetensors(embedding: Embedding) -> bytes:
         VocableError: from `check_vectors`, for vectors that no reader would take.
     """
     vectors = check_vectors(embedding.name, embedding.vectors)
-    return encode_tensor(TENSOR, vectors, header_entries(embedding))
+    return encode_tensors({TENSOR: vectors}, header_entries(embedding))
 
 
 def hash_embedding(embedding: Embedding) -> str:
