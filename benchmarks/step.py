@@ -27,11 +27,13 @@ from engine.models.load import Model, load_model
 from engine.models.placement import choose_device, choose_dtype
 from engine.models.starter.sample import INIT_WORD, TRAIN_DIR
 from engine.prompt.encode import encode
-from engine.prompt.tokens import word_ids
+from engine.prompt.layout import Lexicon
 from engine.training.batches import BatchMaker, Sample, prefetch
 from engine.training.report import Readings
 from engine.training.step import create_learner, train_step
 
+VECTORS = 4
+"""Vectors of the word."""
 READ_EVERY = 4
 """Steps between readings of the losses here; the loop reads every quarter of a second."""
 
@@ -87,8 +89,8 @@ def _time_block(model: Model, act: Callable[[], Any], block: int) -> float:
 
 def _ours(model: Model, maker: BatchMaker, stop: int) -> Callable[[], None]:
     """The training step as the loop does it, with batches made ahead by the loop's own thread."""
-    start = create_embedding(model, name=maker.word.name, init_text=INIT_WORD, vectors=maker.word.vectors)
-    learner = create_learner(model, maker.word.name, start.vectors, weight_decay=0.0)
+    start = create_embedding(model, name=maker.word, init_text=INIT_WORD, vectors=VECTORS)
+    learner = create_learner(model, maker.word, start.vectors, weight_decay=0.0)
     ahead, readings, done = prefetch(maker.make, 0, stop), Readings(model.device), iter(range(1, stop + 1))
 
     def act() -> None:
@@ -102,12 +104,12 @@ def _ours(model: Model, maker: BatchMaker, stop: int) -> Callable[[], None]:
 
 def _bare(model: Model, maker: BatchMaker) -> Callable[[], None]:
     """Forward and backward of text encoder and U-Net down to the vectors, on a batch that lies ready."""
-    start = create_embedding(model, name=maker.word.name, init_text=INIT_WORD, vectors=maker.word.vectors)
+    start = create_embedding(model, name=maker.word, init_text=INIT_WORD, vectors=VECTORS)
     vectors = torch.tensor(start.vectors, device=model.device, requires_grad=True)
     batch = maker.make(0)
 
     def act() -> None:
-        conditioning = encode(model, batch.prompts, {maker.word.name: vectors})
+        conditioning = encode(model, batch.prompts, {maker.word: vectors})
         predicted = model.unet(batch.noisy, batch.timesteps, encoder_hidden_states=conditioning).sample
         loss = functional.mse_loss(predicted.float(), batch.target)
         torch.autograd.grad(loss, vectors)
@@ -120,7 +122,8 @@ def _make_batches(model: Model, cache: Path, size: int, batch_size: int) -> Batc
     samples = [Sample(path.name, "smiling", latents.encode(path).latents) for path in sorted(TRAIN_DIR.glob("*.png"))]
     return BatchMaker(
         model=model,
-        word=word_ids("mia", 4, model.tokenizer),
+        word="mia",
+        lexicon=Lexicon(model.tokenizer, [("mia", VECTORS)]),
         samples=samples,
         lines=("portrait of [name], [filewords]",),
         batch_size=batch_size,

@@ -23,7 +23,7 @@ def modules_after(statement: str) -> set[str]:
         "import tui.__main__, tui.app",
         "import daemon.__main__, daemon.server, daemon.queue, daemon.library",
         "import daemon.client",
-        "import engine.preflight, engine.embedding.read, engine.models.catalog, engine.prompt.tokens",
+        "import engine.preflight, engine.embedding.read, engine.models.catalog, engine.prompt.parse",
     ],
 )
 def test_faces_and_supervisor_never_import_torch(statement: str) -> None:

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry, read_config, weights_file
-from engine.prompt.tokens import PromptTokenizer, load_tokenizer
+from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 
 @dataclass

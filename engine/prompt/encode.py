@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.errors import VocableError
 from engine.models.load import Model
-from engine.prompt.tokens import CHUNK, Chunk
+from engine.prompt.layout import CHUNK, Chunk
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.prompt.encode import check_width, encode
-from engine.prompt.tokens import Chunk, WordIds, lay_out, word_ids
+from engine.prompt.layout import Chunk, Lexicon, lay_out
 from engine.sampling.infotext import format_parameters
 from engine.sampling.samplers import find_sampler, make_scheduler
 
@@ -81,10 +81,10 @@ def generate(
     """
     _check_size(model, request)
     known = {word.name: word for word in reversed(words)}
-    names = [word_ids(word.name, len(word.vectors), model.tokenizer) for word in words]
+    lexicon = Lexicon(model.tokenizer, [(word.name, len(word.vectors)) for word in words])
     # Without guidance it plays no part, so it must not lengthen the conditioning either.
-    negative = _order(model, request.negative_prompt if request.cfg_scale != 1 else "", 0, names)
-    orders = [_order(model, prompt, seed, names) for prompt, seed in request.pictures]
+    negative = _order(request.negative_prompt if request.cfg_scale != 1 else "", 0, lexicon)
+    orders = [_order(prompt, seed, lexicon) for prompt, seed in request.pictures]
     vectors = _load_vectors(model, [known[name] for order in [*orders, negative] for name in order.words()])
     batches = _make_batches(orders, negative, batch_size)
     done = 0
@@ -157,8 +157,8 @@ def _check_size(model: Model, request: PictureRequest) -> None:
         raise VocableError("picture.size", title, f"Both edges must be multiples of {factor}.")
 
 
-def _order(model: Model, prompt: str, seed: int, names: Sequence[WordIds]) -> _Order:
-    return _Order(prompt, seed, lay_out(prompt, model.tokenizer, names))
+def _order(prompt: str, seed: int, lexicon: Lexicon) -> _Order:
+    return _Order(prompt, seed, lay_out(prompt, lexicon))
 
 
 def _make_batches(orders: Sequence[_Order], negative: _Order, size: int) -> list[list[_Order]]:

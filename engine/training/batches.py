@@ -20,7 +20,7 @@ from engine.dataset.templates import fill_template
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.prompt.encode import Prompts, prepare_prompts
-from engine.prompt.tokens import Chunk, WordIds, lay_out
+from engine.prompt.layout import Chunk, Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
 
 AHEAD = 4
@@ -66,7 +66,10 @@ class BatchMaker:
     """Makes the batch of any step."""
 
     model: Model
-    word: WordIds
+    word: str
+    """Name of the word that is trained."""
+    lexicon: Lexicon
+    """Of that word alone."""
     samples: Sequence[Sample]
     lines: Sequence[str]
     """Template lines, `[name]` in each."""
@@ -80,7 +83,7 @@ class BatchMaker:
             VocableError: `training.word_missing` when a prompt does not hold the word.
         """
         slots = [self._make_slot(step, slot) for slot in range(self.batch_size)]
-        chunks = [lay_out_with(self.model, self.word, slot.text) for slot in slots]
+        chunks = [lay_out_with(self.lexicon, self.word, slot.text) for slot in slots]
         return Batch(
             noisy=self._to_device(torch.stack([slot.noisy for slot in slots]).to(self.model.dtype)),
             timesteps=self._to_device(torch.stack([slot.timestep for slot in slots])),
@@ -98,7 +101,7 @@ class BatchMaker:
         epoch, place = divmod(step * self.batch_size + slot, len(self.samples))
         sample = self.samples[_order(self.seed, epoch, len(self.samples))[place]]
         line = python_random(self.seed, "line", step, slot).choice(self.lines)
-        text = fill_template(line, name=self.word.name, filewords=sample.caption)
+        text = fill_template(line, name=self.word, filewords=sample.caption)
         mean, std = sample.latents.mean, sample.latents.std
         drawn = torch.randn(mean.shape, generator=torch_generator(self.seed, "posterior", step, slot))
         latents = (mean + std * drawn) * self.model.scaling_factor
@@ -126,13 +129,13 @@ def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(places)
 
 
-def lay_out_with(model: Model, word: WordIds, text: str) -> tuple[Chunk, ...]:
+def lay_out_with(lexicon: Lexicon, word: str, text: str) -> tuple[Chunk, ...]:
     """Lay out a prompt that must hold `word`. Raises VocableError `training.word_missing` when it does not."""
-    chunks = lay_out(text, model.tokenizer, [word])
+    chunks = lay_out(text, lexicon)
     if not any(chunk.places for chunk in chunks):
         raise VocableError(
             "training.word_missing",
-            f"The prompt '{text[:200]}' does not hold the word '{word.name}' as the model reads it.",
+            f"The prompt '{text[:200]}' does not hold the word '{word}' as the model reads it.",
             "In the template, set [name] off from other letters and digits by a blank or a comma.",
         )
     return chunks

@@ -20,7 +20,7 @@ from engine.dataset.templates import fill_template
 from engine.embedding.vectors import Embedding
 from engine.models.load import Model
 from engine.prompt.encode import encode
-from engine.prompt.tokens import lay_out, word_ids
+from engine.prompt.layout import Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
 from engine.training.batches import Sample, add_noise
 
@@ -109,7 +109,7 @@ def _encode_prompts(
     model: Model, samples: Sequence[Sample], lines: Sequence[str], phrase: str, words: Sequence[Embedding]
 ) -> dict[tuple[int, int], Tensor]:
     """Conditioning [77 * n, D] of every pair of picture and line, all of one length; each text is encoded once."""
-    ids = [word_ids(word.name, len(word.vectors), model.tokenizer) for word in words]
+    lexicon = Lexicon(model.tokenizer, [(word.name, len(word.vectors)) for word in words])
     vectors = {word.name: torch.tensor(word.vectors, device=model.device) for word in words}
     texts = {
         (sample, line): fill_template(text, name=phrase, filewords=samples[sample].caption)
@@ -117,7 +117,7 @@ def _encode_prompts(
         for line, text in enumerate(lines)
     }
     distinct = list(dict.fromkeys(texts.values()))
-    chunks = [lay_out(text, model.tokenizer, ids) for text in distinct]
+    chunks = [lay_out(text, lexicon) for text in distinct]
     encoded = dict(zip(distinct, encode(model, chunks, vectors), strict=True))
     return {pair: encoded[text] for pair, text in texts.items()}
 

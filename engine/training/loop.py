@@ -82,13 +82,15 @@ def _train(
         yield from _end(state, control)
         return
     recipe = job.recipe
-    word = check_prompts(model, job, material)
+    lexicon = check_prompts(model, job, material)
     state.facts = describe_run(model, job, material)
     if kept is None:
         yield from check_schedule(job, state.schedule, export_embedding(state).vectors)
     else:
         yield from find_changes(kept.facts["run"], state.facts)
-    batches = BatchMaker(model, word, material.samples, job.resolved.lines, recipe.train.batch_size, recipe.train.seed)
+    batches = BatchMaker(
+        model, recipe.name, lexicon, material.samples, job.resolved.lines, recipe.train.batch_size, recipe.train.seed
+    )
     table = LossTable(job.folder, every=recipe.save.csv_every, epoch_of=batches.epoch_of)
     write_settings(job, pictures=len(material.samples), initial_step=state.step, clock=clock)
     yield Prepared(len(material.samples), material.skipped, state.step, state.schedule.last_step)

@@ -22,7 +22,7 @@ from engine.dataset.templates import fill_template
 from engine.errors import VocableError
 from engine.events import Event, PhaseChanged, Warned
 from engine.models.load import Model
-from engine.prompt.tokens import WordIds, word_ids
+from engine.prompt.layout import Lexicon
 from engine.schedule import Schedule
 from engine.training.batches import Sample, lay_out_with
 from engine.training.job import Control, TrainingJob
@@ -82,17 +82,18 @@ def encode_pictures(model: Model, job: TrainingJob, control: Control) -> Generat
     return Material(tuple(samples), tuple(skipped), snapshot)
 
 
-def check_prompts(model: Model, job: TrainingJob, material: Material) -> WordIds:
-    """Find the word in the prompts of every template line, as the model's tokenizer reads them.
+def check_prompts(model: Model, job: TrainingJob, material: Material) -> Lexicon:
+    """Find the word in the prompts of every template line, as the model's tokenizer reads them; returns the lexicon
+    of that one word.
 
     Raises:
         VocableError: `training.word_missing` with the prompt in which it is not found.
     """
     recipe = job.recipe
-    word = word_ids(recipe.name, recipe.start.vectors, model.tokenizer)
+    lexicon = Lexicon(model.tokenizer, [(recipe.name, recipe.start.vectors)])
     for line in job.resolved.lines:
-        lay_out_with(model, word, fill_template(line, name=recipe.name, filewords=material.samples[0].caption))
-    return word
+        lay_out_with(lexicon, recipe.name, fill_template(line, name=recipe.name, filewords=material.samples[0].caption))
+    return lexicon
 
 
 def check_schedule(job: TrainingJob, schedule: Schedule, vectors: NDArray[np.float32]) -> Iterator[Event]:

@@ -14,7 +14,7 @@ from engine.embedding.vectors import Embedding
 from engine.embedding.write import save_embedding
 from engine.models.load import Model
 from engine.prompt.encode import encode
-from engine.prompt.tokens import lay_out, word_ids
+from engine.prompt.layout import Lexicon, lay_out
 
 
 def test_diffusers_loads_the_file_and_conditions_as_we_do(starter: Model, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_diffusers_loads_the_file_and_conditions_as_we_do(starter: Model, tmp_pa
     before, _ = pipeline.encode_prompt("portrait of lyra, pink background", torch.device("cpu"), 1, False)
     pipeline.load_textual_inversion(str(tmp_path / "lyra.safetensors"), token="lyra")
     after, _ = pipeline.encode_prompt("portrait of lyra, pink background", torch.device("cpu"), 1, False)
-    prompt = lay_out("portrait of lyra, pink background", starter.tokenizer, [word_ids("lyra", 3, starter.tokenizer)])
+    prompt = lay_out("portrait of lyra, pink background", Lexicon(starter.tokenizer, [("lyra", 3)]))
     with torch.no_grad():
         ours = encode(starter, [prompt], {"lyra": torch.tensor(vectors)})
     torch.testing.assert_close(ours, after, rtol=0, atol=1e-5)
@@ -33,7 +33,7 @@ def test_diffusers_loads_the_file_and_conditions_as_we_do(starter: Model, tmp_pa
 
 def test_what_the_supervisor_and_the_inspector_import_is_free_of_torch() -> None:
     modules = (
-        "engine.models.catalog, engine.prompt.tokens, engine.embedding.vectors, engine.embedding.read,"
+        "engine.models.catalog, engine.prompt.parse, engine.embedding.vectors, engine.embedding.read,"
         " engine.embedding.write, engine.embedding.metadata, engine.embedding.payload"
     )
     heavy = "{'torch', 'diffusers', 'transformers', 'accelerate'} & set(sys.modules)"

@@ -12,7 +12,7 @@ from engine.errors import VocableError
 from engine.models.catalog import ModelEntry, read_entry
 from engine.models.load import Model, load_model
 from engine.prompt.encode import encode
-from engine.prompt.tokens import lay_out
+from engine.prompt.layout import Lexicon, lay_out
 
 Copy = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -92,5 +92,5 @@ def test_a_folder_of_half_precision_variants_loads(copy_starter: Copy, starter: 
     for path in folder.rglob("*.safetensors"):
         path.rename(path.with_suffix(".fp16.safetensors"))
     model = load_model(read_entry(folder), device=CPU, dtype=torch.float32)
-    chunks = [lay_out("portrait of a girl", model.tokenizer, [])]
+    chunks = [lay_out("portrait of a girl", Lexicon(model.tokenizer, []))]
     assert torch.equal(encode(model, chunks, {}), encode(starter, chunks, {}))

@@ -9,11 +9,11 @@ from engine.embedding.create import create_embedding
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.prompt.encode import encode, prepare_prompts
-from engine.prompt.tokens import Chunk, lay_out, word_ids
+from engine.prompt.layout import Chunk, Lexicon, lay_out
 
 
 def chunks(model: Model, text: str, **vectors: int) -> tuple[Chunk, ...]:
-    return lay_out(text, model.tokenizer, [word_ids(name, count, model.tokenizer) for name, count in vectors.items()])
+    return lay_out(text, Lexicon(model.tokenizer, vectors.items()))
 
 
 def leaf(model: Model, count: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ from transformers import CLIPTokenizer
 
 from engine.errors import VocableError
 from engine.models.catalog import STARTER_FOLDER
-from engine.prompt.tokens import PLACEHOLDER, Chunk, Place, WordIds, lay_out, load_tokenizer, word_ids
+from engine.prompt.layout import PLACEHOLDER, Chunk, Lexicon, Place, lay_out
+from engine.prompt.tokenizer import load_tokenizer
 
 FOLDER = STARTER_FOLDER / "tokenizer"
 TOKENIZER = load_tokenizer(FOLDER)
@@ -35,14 +36,14 @@ def slots(chunk: Chunk) -> list[int]:
     return list(chunk.ids[1 : chunk.ids.index(TOKENIZER.end_id)])
 
 
-def words(*named: tuple[str, int]) -> list[WordIds]:
-    return [word_ids(name, vectors, TOKENIZER) for name, vectors in named]
+def words(*named: tuple[str, int]) -> Lexicon:
+    return Lexicon(TOKENIZER, named)
 
 
 def places(text: str, *named: tuple[str, int]) -> list[tuple[str, int, int]]:
     return [
         (place.word, number * 77 + place.offset, place.vectors)
-        for number, chunk in enumerate(lay_out(text, TOKENIZER, words(*named)))
+        for number, chunk in enumerate(lay_out(text, words(*named)))
         for place in chunk.places
     ]
 
@@ -82,7 +83,7 @@ def test_padding_follows_the_tokenizers_own_files(original_layout: Path, pad: ob
     (original_layout / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad}))
     tokenizer = load_tokenizer(original_layout)
     assert tokenizer.pad_id == 0
-    chunk = lay_out("girl", tokenizer, [])[0]
+    chunk = lay_out("girl", Lexicon(tokenizer, []))[0]
     assert chunk.ids[1:4] == (*tokenizer.ids("girl"), tokenizer.end_id, 0)
     assert set(chunk.ids[3:]) == {0}
 
@@ -105,7 +106,7 @@ def test_a_special_token_outside_the_vocabulary_is_refused(tmp_path: Path) -> No
 
 
 def test_a_word_takes_the_place_of_its_name() -> None:
-    [chunk] = lay_out("portrait of lyra, pink", TOKENIZER, words(("lyra", 3)))
+    [chunk] = lay_out("portrait of lyra, pink", words(("lyra", 3)))
     before, after = TOKENIZER.ids("portrait of"), TOKENIZER.ids(", pink")
     assert slots(chunk) == [*before, *[PLACEHOLDER] * 3, *after]
     assert chunk.places == (Place("lyra", 1 + len(before), 3),)
@@ -144,7 +145,7 @@ def test_letters_glued_to_a_name_hide_it() -> None:
 
 
 def test_an_empty_prompt_is_one_chunk_of_padding() -> None:
-    [chunk] = lay_out("", TOKENIZER, [])
+    [chunk] = lay_out("", words())
     assert slots(chunk) == []
     assert set(chunk.ids[2:]) == {TOKENIZER.pad_id}
 
@@ -152,8 +153,8 @@ def test_an_empty_prompt_is_one_chunk_of_padding() -> None:
 def test_a_prompt_is_cut_into_chunks_of_75() -> None:
     token = TOKENIZER.ids("a")
     assert len(token) == 1
-    assert [len(slots(chunk)) for chunk in lay_out("a " * 75, TOKENIZER, [])] == [75]
-    assert [len(slots(chunk)) for chunk in lay_out("a " * 151, TOKENIZER, [])] == [75, 75, 1]
+    assert [len(slots(chunk)) for chunk in lay_out("a " * 75, words())] == [75]
+    assert [len(slots(chunk)) for chunk in lay_out("a " * 151, words())] == [75, 75, 1]
 
 
 def test_a_word_that_does_not_fit_begins_the_next_chunk() -> None:
@@ -164,14 +165,14 @@ def test_a_word_that_does_not_fit_begins_the_next_chunk() -> None:
 
 def test_a_full_chunk_is_cut_behind_a_late_comma_and_its_tail_moves_on() -> None:
     early, late = "a " * 54 + ", " + "a " * 21, "a " * 60 + ", " + "a " * 15
-    assert [len(slots(chunk)) for chunk in lay_out(early, TOKENIZER, [])] == [75, 1]
-    assert [len(slots(chunk)) for chunk in lay_out(late, TOKENIZER, [])] == [61, 15]
-    assert slots(lay_out(late, TOKENIZER, [])[0])[-1] == TOKENIZER.comma_id
+    assert [len(slots(chunk)) for chunk in lay_out(early, words())] == [75, 1]
+    assert [len(slots(chunk)) for chunk in lay_out(late, words())] == [61, 15]
+    assert slots(lay_out(late, words())[0])[-1] == TOKENIZER.comma_id
 
 
 def test_a_word_in_the_moved_tail_moves_whole() -> None:
     text = "a " * 64 + ", a a a lyra a a a a"
-    first, second = lay_out(text, TOKENIZER, words(("lyra", 4)))
+    first, second = lay_out(text, words(("lyra", 4)))
     assert first.places == ()
     assert second.places == (Place("lyra", 4, 4),)
     assert slots(second)[3:7] == [PLACEHOLDER] * 4
@@ -190,7 +191,7 @@ def test_a_word_longer_than_a_chunk_is_refused_only_where_it_is_used() -> None:
 )
 def test_every_prompt_keeps_all_its_tokens_and_no_word_is_split(pieces: list[str], one: int, two: int) -> None:
     known = words(("lyra", one), ("two words", two))
-    chunks = lay_out(" ".join(pieces), TOKENIZER, known)
+    chunks = lay_out(" ".join(pieces), known)
     found = [place for chunk in chunks for place in chunk.places]
     assert [place.word for place in found] == [piece for piece in pieces if piece in ("lyra", "two words")]
     plain: list[int] = []

@@ -8,7 +8,7 @@ import torch
 from engine.dataset.latents import Latents
 from engine.errors import VocableError
 from engine.models.load import Model
-from engine.prompt.tokens import word_ids
+from engine.prompt.layout import Lexicon
 from engine.training.batches import Batch, BatchMaker, Sample, add_noise, prefetch
 
 SAMPLES = [
@@ -18,7 +18,7 @@ SAMPLES = [
 
 def make_maker(model: Model, *, batch_size: int = 2, seed: int = 0) -> BatchMaker:
     lines = ("portrait of [name], [filewords]", "[name], [filewords]")
-    return BatchMaker(model, word_ids("mia", 2, model.tokenizer), SAMPLES, lines, batch_size, seed)
+    return BatchMaker(model, "mia", Lexicon(model.tokenizer, [("mia", 2)]), SAMPLES, lines, batch_size, seed)
 
 
 def same(first: Batch, second: Batch) -> bool:
