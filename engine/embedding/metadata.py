@@ -5,7 +5,6 @@ Used by whoever makes or writes embeddings. No torch. All values are strings; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -45,33 +44,34 @@ def describe(
 
 def header_entries(embedding: Embedding) -> dict[str, str]:
     """All entries of an embedding's file: its own metadata, and what follows from its fields."""
-    rows, width = embedding.vectors.shape
     return {
         **embedding.metadata,
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{_architecture(width, embedding.metadata)}/textual-inversion",
+        "modelspec.architecture": _architecture(embedding),
         "modelspec.implementation": "diffusers",
         "modelspec.title": embedding.name,
         "modelspec.trigger_phrase": embedding.name,
         "vocable.name": embedding.name,
-        "vocable.vectors": str(rows),
+        "vocable.vectors": str(len(embedding.vectors)),
         STEP: str(embedding.step),
         MODEL: embedding.model,
         MODEL_HASH: embedding.model_hash,
     }
 
 
-def _architecture(width: int, metadata: Mapping[str, str]) -> str:
-    if width == 768:
-        return "stable-diffusion-v1"
-    if width == 1024:
-        return (
-            "stable-diffusion-v2-768-v"
-            if metadata.get("modelspec.prediction_type") == "v"
-            else "stable-diffusion-v2-512"
-        )
-    return "vocable-starter"
+def _architecture(embedding: Embedding) -> str:
+    """As kohya's trainers name it; what the file was read with, for a family that has no such name."""
+    widths = tuple(rows.shape[1] for rows in embedding.encoders().values())
+    prediction = embedding.metadata.get("modelspec.prediction_type")
+    known = {
+        (768,): "stable-diffusion-v1",
+        (1024,): "stable-diffusion-v2-768-v" if prediction == "v" else "stable-diffusion-v2-512",
+        (768, 1280): "stable-diffusion-xl-v1-base",
+    }
+    if widths in known:
+        return f"{known[widths]}/textual-inversion"
+    return embedding.metadata.get("modelspec.architecture", "other/textual-inversion")
 
 
 def _versions() -> str:

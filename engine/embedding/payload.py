@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,23 +32,28 @@ _MAX_TEXT = 256
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
-def payload_json(embedding: Embedding) -> bytes:
-    """Write an embedding as JSON; other programs use the name in it as the word to prompt with.
+def webui_fields(embedding: Embedding, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """What webui's files and payloads say of a word, in its order; a word for two encoders is its two tensors alone.
 
-    A word for two text encoders is the two tensors alone, as in its safetensors files.
+    Args:
+        tensors: the vectors of each of `embedding.encoders()` in the form that the container has for them.
     """
+    if embedding.split:
+        return dict(tensors)
+    return {
+        "string_to_token": {"*": _STAR_ID},
+        "string_to_param": {"*": next(iter(tensors.values()))},
+        "name": embedding.name,
+        "step": embedding.step,
+        "sd_checkpoint": embedding.model_hash or None,
+        "sd_checkpoint_name": embedding.model or None,
+    }
+
+
+def payload_json(embedding: Embedding) -> bytes:
+    """Write an embedding as JSON; other programs use the name in it as the word to prompt with."""
     tensors = {key: {"TORCHTENSOR": rows.tolist()} for key, rows in embedding.encoders().items()}
-    values: dict[str, Any] = tensors
-    if not embedding.split:
-        values = {
-            "string_to_token": {"*": _STAR_ID},
-            "string_to_param": {"*": next(iter(tensors.values()))},
-            "name": embedding.name,
-            "step": embedding.step,
-            "sd_checkpoint": embedding.model_hash or None,
-            "sd_checkpoint_name": embedding.model or None,
-        }
-    return json.dumps(values, allow_nan=False).encode()
+    return json.dumps(webui_fields(embedding, tensors), allow_nan=False).encode()
 
 
 def encode_payload(embedding: Embedding) -> str:

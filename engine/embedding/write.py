@@ -1,5 +1,6 @@
-"""Writes embeddings: one safetensors file with `emb_params`, which webui, ComfyUI, InvokeAI, diffusers and kohya read.
+"""Writes embeddings as safetensors with `emb_params`, which webui, ComfyUI, InvokeAI, diffusers and kohya read.
 
+A word for two encoders is `clip_l` and `clip_g`, which all of them but diffusers read.
 Called in the worker for results, and in the inspector for the canonical copy of a foreign file. No torch.
 """
 
@@ -9,7 +10,7 @@ import hashlib
 from pathlib import Path
 
 from engine.embedding.metadata import header_entries
-from engine.embedding.read import TENSOR, read_embedding
+from engine.embedding.read import read_embedding
 from engine.embedding.tensors import encode_tensors
 from engine.embedding.vectors import Embedding, check_vectors
 from engine.errors import VocableError
@@ -22,8 +23,14 @@ def encode_safetensors(embedding: Embedding) -> bytes:
     Raises:
         VocableError: from `check_vectors`, for vectors that no reader would take.
     """
-    vectors = check_vectors(embedding.name, embedding.vectors)
-    return encode_tensors({TENSOR: vectors}, header_entries(embedding))
+    check_vectors(embedding.name, embedding.vectors)
+    return encode_tensors(embedding.encoders(), header_entries(embedding))
+
+
+def is_same(read: Embedding, written: Embedding) -> bool:
+    """Whether two embeddings have the same vectors, bit for bit, for the same encoders."""
+    same_shape = read.vectors.shape == written.vectors.shape and read.split == written.split
+    return same_shape and read.vectors.tobytes() == written.vectors.tobytes()
 
 
 def hash_embedding(embedding: Embedding) -> str:
@@ -41,7 +48,7 @@ def save_embedding(path: Path, embedding: Embedding) -> None:
 
     def verify(written: bytes) -> None:
         read = read_embedding(written, embedding.name)
-        if written != data or read.vectors.tobytes() != embedding.vectors.tobytes() or read.step != embedding.step:
+        if written != data or not is_same(read, embedding) or read.step != embedding.step:
             title = f"{path} did not read back as it was written."
             raise VocableError("disk.verify", title, "Check the disk; the file was not put in place.")
 
