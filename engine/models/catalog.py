@@ -123,6 +123,23 @@ def read_entry(path: Path, *, name: str = "") -> ModelEntry:
     return ModelEntry(name or path.name, path, family, width, size, _full_hash(path)[:10])
 
 
+def other_model(model: str, model_hash: str, *, name: str, hash: str) -> str:
+    """How the base model that a word was trained on is called when it is not the given one, else an empty string.
+
+    Compared by the first 10 hex digits of the hashes when both are known; the 8 digits of older programs are made in
+    another way and tell nothing, so then, as where there is no hash, by name.
+
+    Args:
+        model: what the word's file says, as is `model_hash`; both may be empty.
+        name: of the model in use, as is `hash`.
+    """
+    known = model_hash.lower()[:10]
+    same = known == hash.lower()[:10] if len(known) == 10 and hash else model.casefold() in ("", name.casefold())
+    if same:
+        return ""
+    return f"{model} [{model_hash}]" if model and model_hash else model or f"[{model_hash}]"
+
+
 def read_config(folder: Path, part: str) -> tuple[dict[str, Any], Path]:
     """Read one JSON file of a model folder, e.g. `unet/config.json`; returns its values and its path."""
     path = folder / part
