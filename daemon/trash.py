@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.files import write_atomically, write_error
+from engine.files import sync_folder, write_atomically, write_error
 
 
 def keep_copy(path: Path, trash: Path) -> None:
@@ -23,6 +23,7 @@ def keep_copy(path: Path, trash: Path) -> None:
         return
     try:
         os.link(path, kept)
+        sync_folder(trash)
     except OSError:
         # Not every file system has links, and trash/ may be a mount of its own.
         write_atomically(kept, _read(path))

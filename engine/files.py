@@ -31,34 +31,128 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, data: bytes, *, verify: Callable[[bytes], None] | None = None) -> None:
+def make_folder(folder: Path) -> None:
+    """Make `folder` and what it lies in, so that a power cut does not take it away with all that is in it.
+
+    Raises:
+        VocableError: `disk.full` or `disk.write`.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of `data`, however little of it the system takes at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def write_atomically(
+    path: Path,
+    data: bytes,
+    *,
+    verify: Callable[[bytes], None] | None = None,
+    durable: bool = True,
+    overwrite: bool = True,
+) -> None:
     """Write `data` to `path` as a whole or not at all, creating the folder when it is missing.
 
     Args:
         path: final name; an existing file keeps its content until the new one is on disk.
         data: whole content.
         verify: called with the bytes read back from the temporary; whatever it raises leaves `path` untouched.
+        durable: wait until the disk has it. Without, a power cut may leave a torn file: for caches that check what
+            they find.
+        overwrite: replace an existing file; without, it stays as it is, whoever made it and when.
 
     Raises:
-        VocableError: `disk.full` or `disk.write` with the path and the system's reason.
+        VocableError: `disk.full` or `disk.write` with the path and the system's reason; `file.exists`.
     """
     temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            write_all(handle, data)
+            if durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
         if verify is not None:
             verify(temporary.read_bytes())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _put_in_place(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # where nothing could be written, there may be no folder to look into
             temporary.unlink()
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file a name that nothing has. Raises VocableError `file.exists`."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        hint = "Choose another name, or ask for it to be replaced."
+        raise VocableError("file.exists", f"There is a file {path} already.", hint) from None
+    except OSError:  # a file system without hard links: look, then rename
+        if os.path.lexists(path):
+            raise VocableError("file.exists", f"There is a file {path} already.", "Choose another name.") from None
+        os.replace(temporary, path)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append `data` as a whole, creating file and folder when missing; what a full disk cut short is taken back.
+
+    Raises:
+        VocableError: `disk.full` or `disk.write`.
+    """
+    make_folder(path.parent)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            size = os.fstat(handle).st_size
+            try:
+                write_all(handle, data)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, size)
+                raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def sync(path: Path) -> None:
+    """Have a file that was appended to survive a power cut; one that is not there is no error.
+
+    Raises:
+        VocableError: `disk.full` or `disk.write`.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: OSError) -> VocableError:

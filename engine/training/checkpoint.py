@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from engine.errors import VocableError
-from engine.files import sync_folder, write_atomically, write_error
+from engine.files import make_folder, sync_folder, write_atomically, write_error
 
 KEPT = 3
 """Newest checkpoints of the regular interval that rotation leaves, with all that lie between them."""
+
+KEPT_EVERY = 10
+"""Of the older ones, rotation leaves one in so many: a way back to long before a run went wrong."""
 
 _STATE, _FACTS, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
 _RESERVE_BYTES = 16 * 1024 * 1024
@@ -53,28 +57,30 @@ def save_checkpoint(
         good: newest step known to be good; rotation leaves the regular checkpoint at or before it.
 
     Raises:
-        VocableError: `disk.full` or `disk.write`; the checkpoints there are stay untouched.
+        VocableError: `disk.full`, `disk.write`, or `disk.verify` when the disk gave back something else; the
+            checkpoints there are stay untouched.
     """
     path = folder / f"{step:06d}"
     if path.exists():
         if _verifies(path):
             return path
         _quarantine(path)
+    make_folder(folder)
     temporary = folder / f"{step:06d}.tmp-{secrets.token_hex(4)}"
     files = {_STATE: save(dict(tensors)), _FACTS: json.dumps(facts, indent=1, sort_keys=True).encode()}
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         _check_room(temporary, sum(map(len, files.values())))
         for name, data in files.items():
             write_atomically(temporary / name, data)
         write_atomically(temporary / _MANIFEST, _manifest(files))
+        _check_written(temporary)
         os.rename(temporary, path)
         sync_folder(folder)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _read(path)
     _rotate(folder, every, good)
     return path
 
@@ -91,16 +97,23 @@ def load_newest(
         every: only steps that are a multiple of this count.
     """
     moved: list[Path] = []
-    for remains in folder.glob("*.tmp-*"):
-        shutil.rmtree(remains, ignore_errors=True)
-    for path in reversed(_list(folder)):
+    try:
+        for remains in folder.glob("*.tmp-*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        paths = _list(folder)
+    except OSError as error:
+        title = f"The checkpoints in {folder} cannot be read ({error.strerror})."
+        raise VocableError("disk.read", title, "Check the disk and the folder's permissions.") from error
+    for path in reversed(paths):
         step = int(path.name)
         if step % every or (before is not None and step > before):
             continue
         try:
             return _read(path), tuple(moved)
         except VocableError:
-            moved.append(_quarantine(path))
+            moved.append(path)
+            with suppress(VocableError):  # where it cannot be moved it is passed over just the same
+                moved[-1] = _quarantine(path)
     return None, tuple(moved)
 
 
@@ -118,9 +131,19 @@ def _read(path: Path) -> Checkpoint:
         contents = {name: (path / name).read_bytes() for name in (_STATE, _FACTS)}
         if any(manifest[name] != _fingerprint(data) for name, data in contents.items()):
             raise ValueError("a file is not what the manifest says")
-        return Checkpoint(path, int(path.name), load(contents[_STATE]), json.loads(contents[_FACTS]))
+        step = int(path.name.partition(".")[0])
+        return Checkpoint(path, step, load(contents[_STATE]), json.loads(contents[_FACTS]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise VocableError("checkpoint.damaged", f"The checkpoint {path} is damaged ({error}).") from error
+
+
+def _check_written(path: Path) -> None:
+    """Raises VocableError `disk.verify` unless the folder reads back as its manifest says."""
+    try:
+        _read(path)
+    except VocableError as error:
+        title = f"A checkpoint did not read back as it was written. {error.title}"
+        raise VocableError("disk.verify", title, "Check the disk; the older checkpoints are untouched.") from error
 
 
 def _verifies(path: Path) -> bool:
@@ -138,19 +161,29 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _rotate(folder: Path, every: int, good: int) -> None:
-    paths = _list(folder)
-    regular = [int(path.name) for path in paths if int(path.name) % every == 0]
-    first = min([*regular[-KEPT:], *[step for step in regular if step <= good][-1:]], default=0)
-    for path in paths:
-        if int(path.name) < first:
-            shutil.rmtree(path, ignore_errors=True)
+    """Called when the newest checkpoint has been read back. What cannot be removed stays until the next time."""
+    with suppress(OSError):
+        paths = _list(folder)
+        regular = [int(path.name) for path in paths if int(path.name) % every == 0]
+        first = min([*regular[-KEPT:], *[step for step in regular if step <= good][-1:]], default=0)
+        for path in paths:
+            if int(path.name) < first and int(path.name) % (every * KEPT_EVERY):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Take the name away first: a removal that is broken off leaves nothing that looks like a checkpoint."""
+    doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _quarantine(path: Path) -> Path:
     target = path.parent / "quarantine" / f"{path.name}-{secrets.token_hex(4)}"
+    make_folder(target.parent)
     try:
-        target.parent.mkdir(exist_ok=True)
         os.rename(path, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise write_error(target, error) from error
     return target

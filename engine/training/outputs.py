@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors, save_embedding
 from engine.events import Event, PhaseChanged, Progress, event_to_dict
-from engine.files import write_atomically, write_error
+from engine.files import append, sync, write_atomically, write_error
 from engine.recipe import format_recipe
 from engine.text import escape
 from engine.training.job import TrainingJob
@@ -48,7 +47,8 @@ class RunLog:
     def write(self, kind: str, fields: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         words = [f"{key}={escape(json.dumps(value, ensure_ascii=False))}" for key, value in fields.items()]
-        _append(self._path, " ".join([moment, kind, *words]) + "\n")
+        line = " ".join([moment, kind, *words]) + "\n"
+        append(self._path, line.encode("utf-8", errors="backslashreplace"))
 
 
 class LossTable:
@@ -83,17 +83,11 @@ class LossTable:
                 rows.append(_row((reading.step, *self._epoch_of(reading.step - 1), loss, reading.learn_rate)))
         if rows:
             header = "" if self._path.exists() else _row(_COLUMNS)
-            _append(self._path, header + "".join(rows))
+            append(self._path, (header + "".join(rows)).encode("ascii"))
 
     def sync(self) -> None:
         """Have the rows so far survive a power cut."""
-        try:
-            with self._path.open("rb") as file:
-                os.fsync(file.fileno())
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise write_error(self._path, error) from error
+        sync(self._path)
 
 
 def copy_path(job: TrainingJob, step: int) -> Path:
@@ -171,17 +165,6 @@ def keep_replaced(job: TrainingJob, *, but: bytes) -> None:
         if target.read_bytes() == data:
             return
         number += 1
-
-
-def _append(path: Path, text: str) -> None:
-    """Append whole lines in one write. Raises VocableError `disk.*`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def _row(values: Iterable[Any]) -> str:

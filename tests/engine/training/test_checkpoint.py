@@ -40,14 +40,19 @@ def test_without_checkpoints_there_is_nothing_to_load(tmp_path: Path) -> None:
 
 
 def test_rotation_leaves_the_last_three_of_the_interval_and_what_lies_between(tmp_path: Path) -> None:
-    save(tmp_path, 0, 5, 10, 20, 27, 30, 40)
+    save(tmp_path, 10, 15, 20, 27, 30, 40)
     assert steps(tmp_path) == [20, 27, 30, 40]
+
+
+def test_rotation_leaves_one_in_ten_of_the_older_ones(tmp_path: Path) -> None:
+    save(tmp_path, *range(0, 260, 10))
+    assert steps(tmp_path) == [0, 100, 200, 230, 240, 250]
 
 
 def test_rotation_leaves_the_checkpoint_before_updates_that_were_left_out(tmp_path: Path) -> None:
     save(tmp_path, 0, 10, 20)
     save(tmp_path, 30, 40, 50, good=14)
-    assert steps(tmp_path) == [10, 20, 30, 40, 50]
+    assert steps(tmp_path) == [0, 10, 20, 30, 40, 50]
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
@@ -92,6 +97,20 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_no_remains(tmp_path: Path, m
     with pytest.raises(VocableError) as caught:
         save(tmp_path, 40)
     assert caught.value.code == "disk.full"
+    assert sorted(os.listdir(tmp_path)) == ["000010", "000020", "000030"]
+
+
+def test_a_checkpoint_that_does_not_read_back_takes_no_name_and_costs_no_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_wrongly(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:-1] + b"!" if path.name == "state.safetensors" else data)
+
+    save(tmp_path, 10, 20, 30)
+    monkeypatch.setattr(checkpoint, "write_atomically", write_wrongly)
+    with pytest.raises(VocableError) as caught:
+        save(tmp_path, 40)
+    assert caught.value.code == "disk.verify"
     assert sorted(os.listdir(tmp_path)) == ["000010", "000020", "000030"]
 
 
