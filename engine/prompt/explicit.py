@@ -61,8 +61,9 @@ def _read_form(text: str, form: re.Match[str], lexicon: Lexicon) -> tuple[WordId
         found = lexicon.read_name(text, form.end())
         if found:
             return found[0], found[0].name, "", found[1]
-        name = _UNKNOWN.match(text, form.end())
-        return (None, name[0], "", name.end()) if name else (None, "", "", form.end())
+        stranger = _UNKNOWN.match(text, form.end())
+        end = stranger.end() if stranger else form.end()
+        return None, text[form.end() : end], "", end
     weighted = _WEIGHTED.fullmatch(inner)
     name, weight = (weighted["name"], weighted["weight"]) if weighted else (inner, "")
     return lexicon.find_name(name), inner.strip(), weight, form.end()

@@ -1,13 +1,18 @@
 """A whole prompt: its parts, what each says at each step, the words it uses. No torch; worker and token counter.
 
-The order of operations is that of AUTOMATIC1111's webui: comments, tags, `AND`, schedules, attention, tokens, chunks.
+The order of operations is that of AUTOMATIC1111's webui (comments, tags, `AND`, schedules, attention,
+tokens, chunks), with explicit words read before `AND`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.prompt.layout import Chunk, Lexicon, lay_out
+from engine.prompt.composition import split_composition
+from engine.prompt.editing import schedule_text
+from engine.prompt.explicit import mark_words
+from engine.prompt.layout import Chunk, Lexicon, lay_out_marked
+from engine.prompt.tags import Tag, strip_comments, take_tags
 from engine.recipe import Emphasis
 
 
@@ -30,14 +35,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Tag:
-    """`<kind:argument:argument>`, which is no part of the text."""
-
-    kind: str
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ParsedPrompt:
     parts: tuple[Part, ...]
     """At least one."""
@@ -51,10 +48,27 @@ class ParsedPrompt:
 def parse_prompt(
     text: str, lexicon: Lexicon, *, steps: int, emphasis: Emphasis = "Original", negative: bool = False
 ) -> ParsedPrompt:
-    """Read a prompt for so many sampling steps."""
-    chunks = lay_out(text, lexicon, emphasis=emphasis)
-    words = tuple(dict.fromkeys(place.word for chunk in chunks for place in chunk.places))
-    return ParsedPrompt((Part(1.0, (Entry(steps, chunks),)),), (), words, ())
+    """Read a prompt for sampling in so many steps; whatever fits no grammar is text.
+
+    Args:
+        steps: calls of the model, at least 1; fractions in `[a:b:0.5]` are of these.
+        negative: the prompt says what is unwanted; `AND` and weights at its end are text there.
+
+    Raises:
+        VocableError: `embedding.too_long` when a word of more than 75 vectors stands in the prompt.
+    """
+    plain, tags = take_tags(strip_comments(text))
+    marked = mark_words(plain, lexicon, emphasis)
+    sides = [(marked.text, 1.0)] if negative else split_composition(marked.text)
+    schedules = [schedule_text(side, steps) for side, _ in sides]
+    texts = dict.fromkeys(text for schedule in schedules for _, text in schedule)
+    laid_out = {text: lay_out_marked(text, marked.words, lexicon, emphasis) for text in texts}
+    parts = tuple(
+        Part(weight, tuple(Entry(until, laid_out[text]) for until, text in schedule))
+        for (_, weight), schedule in zip(sides, schedules, strict=True)
+    )
+    words = dict.fromkeys(place.word for chunks in laid_out.values() for chunk in chunks for place in chunk.places)
+    return ParsedPrompt(parts, tags, tuple(words), marked.unknown)
 
 
 def entry_at(part: Part, step: int, *, compat: str = "") -> Entry:

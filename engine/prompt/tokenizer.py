@@ -46,7 +46,7 @@ class PromptTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def is_ordinary(self, ids: Sequence[int]) -> bool:
-        """Whether a name of these ids is one word of the vocabulary, which prompts may hold without meaning the name."""
+        """Whether a name of these ids is one word of the vocabulary, which prompts hold without meaning the name."""
         return len(ids) == 1 and str(self._tokenizer.id_to_token(ids[0])).endswith(_WORD_END)
 
     def _name_ids(self, name: str) -> tuple[int, ...]:
