@@ -1,8 +1,8 @@
 """The payload that a picture carries in the low bits of two strips beside it, in the layout of AUTOMATIC1111's webui.
 
-Read by `read` in the inspector, written by `overlay`. No torch and no Pillow: pixels are arrays [H, W, 3] of uint8. It
-survives every lossless copy, even one that drops all text chunks. `reference/webui.md` 2.8 names the layout:
-[low nibbles][black column][picture][black column][high nibbles], nibbles of one zlib stream of JSON.
+Read by the inspector's readers, written by `overlay`. No torch and no Pillow: pixels are arrays [H, W, 3] of uint8.
+Layout: [low nibbles][black column][picture][black column][high nibbles], the nibbles being those of one zlib stream of
+JSON. It survives every copy that is lossless and unscaled, even one that drops all text chunks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The `.pt` file of AUTOMATIC1111's webui, written by hand: no torch, no pickle module, and the same bytes each time.
 
 Called by `convert`. It is the legacy serialisation of `torch.save`, five pickles and then the numbers: the zip of
-newer torch has members that webui takes for an attack. `reference/webui.md` 2.3 and 2.4 name fields and allowed
-classes; torch's `_legacy_save` names the rest.
+newer torch has members that webui takes for an attack. The only classes it names are float storage, the rebuilding
+of a tensor, and OrderedDict.
 """
 
 from __future__ import annotations
