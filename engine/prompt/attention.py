@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-
 DECIMAL = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 """How a weight is written: signed, with decimals, without an exponent."""
 
@@ -77,12 +75,11 @@ def _split_breaks(text: str) -> Iterator[str | None]:
 def _make_sections(
     fragments: list[str | None], factors: Iterable[tuple[int, int, float]]
 ) -> Iterator[tuple[Piece, ...]]:
-    weights = np.ones(len(fragments))
-    with np.errstate(over="ignore", invalid="ignore"):  # absurd weights become infinite; that is no fault of the text
-        for first, last, factor in factors:
-            weights[first:last] *= factor
+    weights = [1.0] * len(fragments)
+    for first, last, factor in factors:
+        weights[first:last] = [weight * factor for weight in weights[first:last]]
     section: list[tuple[str, float]] = []
-    for fragment, weight in zip(fragments, weights.tolist(), strict=True):
+    for fragment, weight in zip(fragments, weights, strict=True):
         if fragment is None:
             yield _merge(section)
             section = []

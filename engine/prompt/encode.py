@@ -1,7 +1,8 @@
-"""Conditioning from prompts: the text encoder's output, with words' vectors in the places of their tokens.
+"""Conditioning from prompts: the text encoder's output, with words' vectors in the places of their tokens, weighed.
 
 Called by training, evaluation and sampling in the worker. A forward hook on the token embedding writes the vectors,
 only while `encode` runs; no table is enlarged or changed, and gradients reach the given vectors and nothing else.
+Emphasis and layer choice are those of AUTOMATIC1111's webui (webui.md 3.7, 3.8).
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import VocableError
-from engine.models.load import Model
 from engine.prompt.layout import CHUNK, Chunk
+from engine.recipe import Emphasis
+
+if TYPE_CHECKING:
+    from engine.models.load import Model
+
+_UNWEIGHED = (1.0,) * CHUNK
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Prompts:
     ids: Tensor
     """[B * n, 77] int64: the chunks of each prompt, padded to the same number n."""
     words: Mapping[str, Slots]
+    weights: Tensor | None
+    """[B * n, 77] float32; None when all are 1."""
     batch: int
     """B."""
 
@@ -52,28 +60,56 @@ def prepare_prompts(model: Model, prompts: Sequence[Sequence[Chunk]]) -> Prompts
         for place in chunk.places:
             found.setdefault(place.word, []).append((row, place.offset, place.vectors))
     ids = _to_device([chunk.ids for chunk in rows], model)
-    return Prompts(ids, {word: _slots(places, model) for word, places in found.items()}, len(prompts))
+    weights = None
+    if any(chunk.weights != _UNWEIGHED for chunk in rows):
+        weights = _to_device([chunk.weights for chunk in rows], model, torch.float32)
+    slots = {word: _slots(places, model) for word, places in found.items()}
+    return Prompts(ids, slots, weights, len(prompts))
 
 
-def encode(model: Model, prompts: Prompts | Sequence[Sequence[Chunk]], vectors: Mapping[str, Tensor]) -> Tensor:
+def encode(
+    model: Model,
+    prompts: Prompts | Sequence[Sequence[Chunk]],
+    vectors: Mapping[str, Tensor],
+    *,
+    emphasis: Emphasis = "Original",
+    clip_skip: int = 1,
+    shares: Sequence[int] = (),
+) -> Tensor:
     """Encode a batch of prompts, each given as its chunks (or all of them prepared).
 
     Args:
         prompts: B prompts; those of fewer chunks than the longest are padded with empty ones.
         vectors: for each word in the prompts its vectors, [V, D] float32 on the model's device.
+        emphasis: `Original` keeps the mean of each prompt's chunk when its tokens are weighed; the other modes do not.
+        clip_skip: layer whose output is used, counted from the last, which is 1.
+        shares: when the prompts are what one schedule says in turn: for how many of its entries each stands. They then
+            keep their mean together, as webui encodes them; without, no prompt depends on another.
 
     Returns:
         [B, 77 * n, D] in the text encoder's dtype, n being the chunks of the longest prompt.
 
     Raises:
-        VocableError: `embedding.width` when vectors are not as wide as the model's.
+        VocableError: `embedding.width` when vectors are not as wide as the model's; `picture.clip_skip`.
     """
+    check_clip_skip(model, clip_skip)
     prepared = prompts if isinstance(prompts, Prompts) else prepare_prompts(model, prompts)
     for word in prepared.words:
         check_width(word, vectors[word].shape[-1], model)
     with _written(model.text_encoder.get_input_embeddings(), prepared.words, vectors):
-        hidden: Tensor = model.text_encoder(input_ids=prepared.ids).last_hidden_state
+        hidden = _run_encoder(model, prepared.ids, clip_skip)
+    if prepared.weights is not None:
+        chunks = (prepared.batch, -1, CHUNK)
+        hidden = _weigh(hidden.view(*chunks, hidden.shape[-1]), prepared.weights.view(chunks), emphasis, shares)
     return hidden.reshape(prepared.batch, -1, hidden.shape[-1])
+
+
+def check_clip_skip(model: Model, clip_skip: int) -> None:
+    """Refuse a layer that the text encoder does not have with `picture.clip_skip`."""
+    layers = model.text_encoder.config.num_hidden_layers
+    if not 1 <= clip_skip <= layers:
+        title = f"The text encoder of {model.entry.name} has {layers} layers; CLIP skip {clip_skip} is not one of them."
+        raise VocableError("picture.clip_skip", title, f"Use 1, the last, to {layers}.")
 
 
 def check_width(word: str, width: int, model: Model) -> None:
@@ -101,6 +137,38 @@ def _written(table: nn.Module, words: Mapping[str, Slots], vectors: Mapping[str,
         hook.remove()
 
 
+def _run_encoder(model: Model, ids: Tensor, clip_skip: int) -> Tensor:
+    """[R, 77, D]: the output of a layer, normed as the last one's is."""
+    if clip_skip == 1:
+        last: Tensor = model.text_encoder(input_ids=ids).last_hidden_state
+        return last
+    states = model.text_encoder(input_ids=ids, output_hidden_states=True).hidden_states
+    normed: Tensor = model.text_encoder.final_layer_norm(states[-clip_skip])
+    return normed
+
+
+def _weigh(hidden: Tensor, weights: Tensor, emphasis: Emphasis, shares: Sequence[int]) -> Tensor:
+    """Multiply tokens by their weights.
+
+    Args:
+        hidden: [B, n, 77, D].
+        weights: [B, n, 77].
+    """
+    plain = hidden.float()
+    weighed = plain * weights[..., None]
+    if emphasis == "Original":
+        # Chunks without weights are left as they are to the last bit, whatever stands beside them.
+        touched = (weights != 1).any(dim=2)
+        before, after = plain.mean(dim=(2, 3)), weighed.mean(dim=(2, 3))
+        if shares:
+            share = torch.tensor(shares, dtype=torch.float32, device=hidden.device)[:, None] / sum(shares)
+            before, after = ((share * mean).sum(dim=0, keepdim=True) for mean in (before, after))
+            touched = touched.any(dim=0, keepdim=True)
+        ratio = torch.where(touched, before, 1) / torch.where(touched, after, 1)
+        weighed = weighed * ratio[..., None, None]
+    return weighed.to(hidden.dtype)
+
+
 def _slots(places: list[tuple[int, int, int]], model: Model) -> Slots:
     vectors = places[0][2]
     rows = [row for row, _, _ in places for _ in range(vectors)]
@@ -113,5 +181,5 @@ def _empty_chunk(model: Model) -> Chunk:
     return Chunk((tokenizer.start_id, tokenizer.end_id, *[tokenizer.pad_id] * (CHUNK - 2)), ())
 
 
-def _to_device(values: Any, model: Model) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64).to(model.device, non_blocking=True)
+def _to_device(values: Any, model: Model, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.tensor(values, dtype=dtype).to(model.device, non_blocking=True)
