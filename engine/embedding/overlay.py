@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from engine.embedding.payload import KEY, encode_payload, payload_json
-from engine.embedding.pixels import encode_pixels
+from engine.embedding.pixels import decode_pixels, encode_pixels
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from engine.text import escape
@@ -35,7 +35,8 @@ def encode_carrier(embedding: Embedding, image: Image.Image) -> bytes:
     Other programs prompt with `embedding.name`, which is also the title on it.
 
     Raises:
-        VocableError: `picture.small`, or `embedding.unsupported` for a word too large for a picture.
+        VocableError: `picture.small`; `embedding.unsupported` for a word too large for a picture; `embedding.verify`
+            when the pixels do not give it back.
     """
     captioned = draw_overlay(
         image,
@@ -45,7 +46,11 @@ def encode_carrier(embedding: Embedding, image: Image.Image) -> bytes:
         vectors=len(embedding.vectors),
         step=embedding.step,
     )
-    pixels = encode_pixels(np.asarray(captioned), payload_json(embedding), embedding.vectors[0])
+    payload = payload_json(embedding)
+    pixels = encode_pixels(np.asarray(captioned), payload, embedding.vectors[0])
+    if decode_pixels(pixels) != payload:
+        title = f"The pixels of the picture did not give the word '{embedding.name}' back."
+        raise VocableError("embedding.verify", title, "Choose another picture.")
     texts = PngInfo()
     texts.add_text(KEY, encode_payload(embedding))
     buffer = io.BytesIO()

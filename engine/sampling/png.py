@@ -7,9 +7,11 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
+from engine.embedding.overlay import encode_carrier
 from engine.embedding.payload import KEY, encode_payload
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import Embedding
+from engine.embedding.write import is_same
 from engine.errors import VocableError
 from engine.files import write_atomically
 from engine.sampling.generate import Picture
@@ -30,12 +32,22 @@ def save_picture(path: Path, picture: Picture, embedding: Embedding | None = Non
         texts.add_text(KEY, encode_payload(embedding))
     buffer = io.BytesIO()
     picture.image.save(buffer, "PNG", pnginfo=texts)
+    _write(path, buffer.getvalue(), embedding)
 
+
+def save_carrier(path: Path, picture: Picture, embedding: Embedding) -> None:
+    """Write the picture with a caption, and with its embedding in the pixels too, so that copies without text keep it.
+
+    Raises:
+        VocableError: as `save_picture`, and from `encode_carrier`.
+    """
+    _write(path, encode_carrier(embedding, picture.image), embedding)
+
+
+def _write(path: Path, data: bytes, embedding: Embedding | None) -> None:
     def verify(written: bytes) -> None:
-        if embedding is None:
-            return
-        if read_embedding(written, embedding.name).vectors.tobytes() != embedding.vectors.tobytes():
+        if embedding is not None and not is_same(read_embedding(written, embedding.name), embedding):
             title = f"The embedding in {path} did not read back as it was written."
             raise VocableError("disk.verify", title, "Check the disk; the file was not put in place.")
 
-    write_atomically(path, buffer.getvalue(), verify=verify)
+    write_atomically(path, data, verify=verify)
