@@ -69,6 +69,8 @@ def check_first(root: Path, done: bool) -> None:
 
 def check_next(root: Path, done: bool) -> None:
     assert newest(root) in ([50] if done else [40, 50])
+    for path in (root / "run" / "checkpoints").glob("0*[0-9]"):
+        assert sorted(os.listdir(path)) == ["manifest.json", "state.json", "state.safetensors"]
 
 
 def damage(root: Path) -> None:
