@@ -1,7 +1,8 @@
 """The word that a picture carries: base64 of JSON, in AUTOMATIC1111's layout of 2022 that every later tool kept.
 
-Written by `engine.sampling.png`, read by `read` in the inspector. No torch. The keys are those of its `.pt` files; a
-tensor is an object with the one key TORCHTENSOR. Numbers are written so that float32 comes back bit for bit.
+Written by `overlay` and `engine.sampling.png`, read by `read` in the inspector. No torch. The keys are those of its
+`.pt` files; a tensor is an object with the one key TORCHTENSOR. Numbers are written so that float32 comes back bit
+for bit.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.embedding.vectors import MAX_VECTORS, MAX_WIDTH, Embedding, check_vectors
+from engine.embedding.stored import StoredTensor, whole_array
+from engine.embedding.vectors import MAX_VECTORS, MAX_WIDTH, Embedding
 from engine.errors import VocableError
 
 KEY = "sd-ti-embedding"
@@ -27,7 +28,6 @@ _STAR_ID = 265
 
 _MAX_DEPTH = 8
 _MAX_BRACKETS = 4096
-_MAX_TEXT = 256
 
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -61,37 +61,31 @@ def encode_payload(embedding: Embedding) -> str:
     return base64.b64encode(payload_json(embedding)).decode("ascii")
 
 
-def decode_payload(value: bytes, name: str) -> Embedding:
-    """Read the value of the chunk; the word is called `name`, whatever the payload says.
+def decode_payload(value: bytes) -> dict[str, Any]:
+    """Read the value of the chunk: what `parse_payload` gives.
 
     Raises:
-        VocableError: `embedding.unreadable`, or from `check_vectors`.
+        VocableError: `embedding.unreadable`.
     """
-    values = _parse(value)
-    params = values.get("string_to_param")
-    if not isinstance(params, dict) or len(params) != 1:
-        raise _broken("string_to_param does not hold exactly one tensor")
-    vectors = check_vectors(name, _tensor(next(iter(params.values()))))
-    step = values.get("step")
-    return Embedding(
-        name=name,
-        vectors=vectors,
-        step=step if type(step) is int and 0 <= step < 1 << 53 else 0,
-        model=_text(values.get("sd_checkpoint_name")),
-        model_hash=_text(values.get("sd_checkpoint")),
-    )
-
-
-def _parse(value: bytes) -> dict[str, Any]:
     try:
-        text = base64.b64decode(value, validate=True)
+        return parse_payload(base64.b64decode(value, validate=True))
     except binascii.Error:
         raise _broken("it is not base64") from None
+
+
+def parse_payload(text: bytes) -> dict[str, Any]:
+    """Read the JSON of a payload; tensors in it come as `StoredTensor`.
+
+    Raises:
+        VocableError: `embedding.unreadable`.
+    """
     _check_nesting(text)
     try:
-        values = json.loads(text.decode("utf-8"), parse_constant=_refuse, parse_int=_parse_int)
+        values = json.loads(
+            text.decode("utf-8"), parse_constant=_refuse, parse_int=_parse_int, object_hook=_decode_object
+        )
     except (ValueError, RecursionError) as error:
-        raise _broken(f"it is not JSON ({error})") from None
+        raise _broken(f"it is not JSON ({ascii(str(error))[1:81]})") from None
     if not isinstance(values, dict):
         raise _broken("it is not a JSON object")
     return values
@@ -120,8 +114,11 @@ def _parse_int(digits: str) -> int:
     return int(digits)
 
 
-def _tensor(value: Any) -> NDArray[np.floating]:
-    rows = value.get("TORCHTENSOR") if isinstance(value, dict) else None
+def _decode_object(values: dict[str, Any]) -> Any:
+    return _tensor(values["TORCHTENSOR"]) if "TORCHTENSOR" in values else values
+
+
+def _tensor(rows: Any) -> StoredTensor:
     if not isinstance(rows, list) or not rows:
         raise _broken("it holds no tensor")
     if not isinstance(rows[0], list):
@@ -133,11 +130,7 @@ def _tensor(value: Any) -> NDArray[np.floating]:
         raise _broken("its vectors are of different lengths")
     if not all(type(number) in (int, float) for row in rows for number in row):
         raise _broken("its vectors hold something else than numbers")
-    return np.array(rows, dtype=np.float64)
-
-
-def _text(value: Any) -> str:
-    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+    return whole_array(np.array(rows, dtype=np.float64))
 
 
 def _broken(problem: str) -> VocableError:

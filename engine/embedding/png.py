@@ -1,7 +1,7 @@
-"""Text chunks of PNG files, read without decoding the picture.
+"""Chunks of PNG files: the text with a key, and the others for whoever decodes the picture.
 
-Called by `read` in the inspector. No torch and no Pillow: chunks are walked with their lengths and checksums, and
-only those of the wanted key are unpacked, within a limit.
+Called by `read` and `images` in the inspector. No torch and no Pillow: chunks are walked with their lengths and
+checksums, and only those of the wanted key are unpacked, within a limit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def find_text(data: bytes, key: str) -> bytes | None:
     """
     found: bytes | None = None
     prefix = key.encode("latin-1") + b"\0"
-    for kind, content in _chunks(data):
+    for kind, content in walk_chunks(data):
         if kind in _READERS and content[: len(prefix)] == prefix:
             if found is not None:
                 raise _broken(f"it holds the chunk {key} twice")
@@ -35,7 +35,12 @@ def find_text(data: bytes, key: str) -> bytes | None:
     return found
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def walk_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kinds and contents of all chunks, lengths and checksums checked on the way.
+
+    Raises:
+        VocableError: `embedding.unreadable` when the file is damaged or goes on behind its end.
+    """
     view = memoryview(data)
     position = len(SIGNATURE)
     for number in range(_MAX_CHUNKS):
@@ -55,6 +60,11 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
             return
         position = end
     raise _broken(f"it has more than {_MAX_CHUNKS} chunks")
+
+
+def encode_chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
 
 def _read_plain(value: bytes) -> bytes:

@@ -9,36 +9,35 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.embedding.stored import MAX_RANK, Storage, StoredTensor, describe_tensor, row_major
 from engine.errors import VocableError
 
 MAX_HEADER = 1 << 20
-MAX_TENSORS = 64
-MAX_ENTRIES = 64
+MAX_TENSORS = 8192
+"""Room for a LoRA, which may bring embeddings along; tensors that nobody asks for are never looked at."""
+
+MAX_ENTRIES = 1024
+KEPT_ENTRIES = 64
 MAX_METADATA = 1 << 18
 """Characters of metadata that are kept, in the order of the file; what would go beyond (a thumbnail, say) is not."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+_BITS = {
+    **{"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32},
+    **{"U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8},
+    **{"F8_E5M2": 8, "F8_E4M3": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8},
+}
+"""All types of the format."""
 
 
-@dataclass(frozen=True)
-class _Span:
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-def decode_tensors(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[str, str]]:
-    """Read a safetensors file: its tensors by name (bfloat16 as float32) and its metadata.
+def decode_tensors(data: bytes) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Read a safetensors file: its tensors by name, in the order of the header, and its metadata.
 
     Raises:
         VocableError: `embedding.unreadable` for anything that the format or our limits do not allow.
@@ -50,16 +49,16 @@ def decode_tensors(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[s
     metadata = _read_metadata(header.pop("__metadata__", {}))
     if len(header) > MAX_TENSORS:
         raise _broken(f"it holds {len(header)} tensors, more than {MAX_TENSORS}")
-    spans = sorted((_read_span(name, entry) for name, entry in header.items()), key=lambda span: (span.start, span.end))
     body = memoryview(data)[8 + length :]
+    spans = {name: _read_span(entry) for name, entry in header.items()}
     reached = 0
-    for span in spans:
-        if span.start != reached:
+    for start, end in sorted(span for _, _, span in spans.values()):
+        if start != reached:
             raise _broken("its tensors overlap or leave gaps")
-        reached = span.end
+        reached = end
     if reached != len(body):
         raise _broken(f"its tensors end at byte {reached} of {len(body)}")
-    return {span.name: _read_tensor(span, body) for span in spans}, metadata
+    return {name: _describe(body, *span) for name, span in spans.items()}, metadata
 
 
 def encode_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
@@ -99,39 +98,34 @@ def _read_metadata(entries: Any) -> dict[str, str]:
         raise _broken("its metadata holds something else than text")
     kept: dict[str, str] = {}
     room = MAX_METADATA
-    for key, value in entries.items():
+    for key, value in list(entries.items())[:KEPT_ENTRIES]:
         if len(key) + len(value) <= room and not _SURROGATE.search(key + value):
             kept[key] = value
             room -= len(key) + len(value)
     return kept
 
 
-def _read_span(name: str, entry: Any) -> _Span:
+def _read_span(entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    """Type, shape and place of a tensor."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _broken("a tensor's description has other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _SIZES:
-        raise _broken(f"a tensor is of type {str(dtype)[:20]!r}, not one of {', '.join(_SIZES)}")
-    if not _counts(shape) or not 1 <= len(shape) <= 2 or not _counts(offsets) or len(offsets) != 2:
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise _broken(f"a tensor is of type {ascii(dtype)[:20]}")
+    if not _counts(shape) or len(shape) > MAX_RANK or not _counts(offsets) or len(offsets) != 2:
         raise _broken("a tensor's shape or offsets are not what they should be")
-    if prod(shape) == 0 or offsets[1] - offsets[0] != prod(shape) * _SIZES[dtype]:
+    if (offsets[1] - offsets[0]) * 8 != prod(shape) * _BITS[dtype]:
         raise _broken("a tensor's shape does not match its bytes")
-    return _Span(name, dtype, tuple(shape), offsets[0], offsets[1])
+    return dtype, tuple(shape), (offsets[0], offsets[1])
 
 
 def _counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 32 for value in values)
 
 
-def _read_tensor(span: _Span, body: memoryview) -> NDArray[np.floating]:
-    raw = body[span.start : span.end]
-    values: NDArray[np.floating]
-    if span.dtype == "BF16":
-        # The upper half of a float32.
-        values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-    else:
-        values = np.frombuffer(raw, f"<f{_SIZES[span.dtype]}")
-    return values.reshape(span.shape)
+def _describe(body: memoryview, dtype: str, shape: tuple[int, ...], span: tuple[int, int]) -> StoredTensor:
+    storage = Storage(dtype, prod(shape), lambda: body[slice(*span)])
+    return describe_tensor(storage, 0, shape, row_major(shape))
 
 
 def _broken(problem: str) -> VocableError:

@@ -44,6 +44,13 @@ class Embedding:
     trigger: str = ""
     """The name that the file itself gives its word. For people only: the word is called `name`."""
 
+    @property
+    def family(self) -> str:
+        """Models it is for, by its widths: `sd1`, `sd2`, `sdxl`, or `other`."""
+        if self.split:
+            return "sdxl" if (self.split, self.vectors.shape[1]) == (768, 768 + 1280) else "other"
+        return {768: "sd1", 1024: "sd2"}.get(self.vectors.shape[1], "other")
+
     def encoders(self) -> dict[str, NDArray[np.float32]]:
         """The vectors of each text encoder, each contiguous: `clip_l` and `clip_g` for two, or `emb_params` for one."""
         if not self.split:
@@ -52,20 +59,26 @@ class Embedding:
         return {"clip_l": np.ascontiguousarray(left), "clip_g": np.ascontiguousarray(right)}
 
 
+def check_shape(name: str, shape: tuple[int, ...]) -> None:
+    """Raise VocableError `embedding.shape` unless a tensor of this shape is one vector or the rows of a word."""
+    rows, width = (1, *shape)[-2:] if len(shape) in (1, 2) else (0, 0)
+    if not 1 <= rows <= MAX_VECTORS or not 1 <= width <= MAX_WIDTH:
+        raise VocableError(
+            "embedding.shape",
+            f"The word '{name}' holds {' x '.join(map(str, shape)) or 'a single number'} numbers, not 1 to"
+            f" {MAX_VECTORS} vectors of at most {MAX_WIDTH}.",
+            "Use a file that holds one textual-inversion embedding.",
+        )
+
+
 def check_vectors(name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Make float32 rows of what a file or a training run holds; a single vector becomes one row.
 
     Raises:
         VocableError: `embedding.shape` or `embedding.not_finite`, in words that name the word and the numbers.
     """
+    check_shape(name, values.shape)
     rows = values[np.newaxis, :] if values.ndim == 1 else values
-    if rows.ndim != 2 or not 1 <= rows.shape[0] <= MAX_VECTORS or not 1 <= rows.shape[1] <= MAX_WIDTH:
-        shape = " x ".join(str(edge) for edge in values.shape) or "a single number"
-        raise VocableError(
-            "embedding.shape",
-            f"The word '{name}' holds {shape} numbers, not 1 to {MAX_VECTORS} vectors of at most {MAX_WIDTH}.",
-            "Use a file that holds one textual-inversion embedding.",
-        )
     with np.errstate(over="ignore", under="ignore"):
         rows = np.ascontiguousarray(rows, dtype=np.float32)
     if not np.isfinite(rows).all() or np.abs(rows).max() > MAX_MAGNITUDE:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from engine.embedding.metadata import describe
-from engine.embedding.payload import decode_payload, encode_payload
+from engine.embedding.payload import KEY, encode_payload
+from engine.embedding.png import SIGNATURE, encode_chunk
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import MAX_MAGNITUDE, Embedding
 from engine.embedding.write import encode_safetensors, hash_embedding, save_embedding
@@ -49,7 +50,9 @@ def test_a_safetensors_file_gives_the_embedding_back(
 
 @given(tables, st.integers(0, 10**12), texts)
 def test_a_picture_chunk_gives_the_embedding_back(vectors: np.ndarray[Any, Any], step: int, model: str) -> None:
-    found = decode_payload(encode_payload(word(vectors=vectors, step=step, model=model)).encode(), "vega")
+    text = encode_payload(word(vectors=vectors, step=step, model=model)).encode()
+    chunks = (b"IHDR", bytes(13)), (b"tEXt", KEY.encode() + b"\0" + text), (b"IEND", b"")
+    found = read_embedding(SIGNATURE + b"".join(encode_chunk(*chunk) for chunk in chunks), "vega")
     assert found.vectors.tobytes() == vectors.tobytes()
     assert (found.name, found.step, found.model, found.model_hash) == ("vega", step, model, "0a1b2c3d4e")
 
