@@ -18,7 +18,7 @@ from daemon.protocol.states import POSSIBLE, RunCommand
 from daemon.runs import Run, is_repeated, new_run
 from daemon.turns import Turns
 from engine.errors import VocableError
-from engine.files import write_error
+from engine.files import make_folder
 from engine.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -160,14 +160,6 @@ class Commands:
             raise VocableError(
                 "run.state", f"Run {run.id} is {state}; {command} is not possible.", f"Possible: {possible}."
             )
-
-
-def make_folder(folder: Path) -> None:
-    """Make a run's folder. Raises VocableError `disk.full` or `disk.write`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
 
 
 def _remove_empty(folder: Path) -> None:

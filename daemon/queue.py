@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from daemon.commands import Commands, make_folder
+from daemon.commands import Commands
 from daemon.events import Hub
 from daemon.jobs import Job, Jobs
 from daemon.keeper import Keeper, MakeWorker, Message, backoff_s
@@ -25,11 +25,13 @@ from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.runs import ErrorInfo
 from daemon.reports import Reports
+from daemon.room import Room
 from daemon.runs import Run, describe_error
 from daemon.trash import keep_copy
 from daemon.turns import Turns
 from daemon.worker.supervise import WorkerExit
 from engine.errors import VocableError
+from engine.files import make_folder
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +83,13 @@ class Queue:
         )
         self._turns = Turns(ledger, self.keeper, clock)
         self.commands = Commands(workspace, ledger, self._turns, lock=self._lock, work_on=self._work_on, clock=clock)
+        self._room = Room(ledger, self._turns, workspace.embeddings, self._wake_runs)
         self.reports = Reports(
             ledger,
             self._turns,
             self.keeper,
             self.jobs,
+            self._room,
             trash=workspace.trash,
             words=words,
             rescan=rescan,
@@ -102,11 +106,13 @@ class Queue:
             elif run.view.state == "running" or run.view.asked:
                 await self._turns.requeue(run, asked=run.view.asked)
         self._task = asyncio.create_task(self._work())
+        self._room.start()
         self._wake()
 
     async def stop(self, *, timeout_s: float) -> None:
         """Checkpoint the current run, which stays at the head of the queue for the next service, and end the worker."""
         self.commands.close()
+        await self._room.stop()
         async with self._lock:
             self._is_stopping = True
             await self._call_back()
@@ -125,6 +131,12 @@ class Queue:
         for job in list(self.jobs.open()):
             self.jobs.end(job, "failed", ended)
         await self._ledger.close()
+
+    def apply_settings(self, worker_settings: Message, *, idle_unload_s: float) -> None:
+        """Change what the constructor was given."""
+        self._idle_unload_s = idle_unload_s
+        self.keeper.renew(worker_settings)
+        self._wake()
 
     def hurry(self) -> None:
         """Make `stop` wait for nothing more."""
@@ -179,6 +191,14 @@ class Queue:
 
     def _wake(self) -> None:
         self._inbox.put_nowait(None)
+
+    async def _wake_runs(self, runs: list[Run]) -> None:
+        """Queue paused runs again, the first of them at the head."""
+        async with self._lock:
+            for run in reversed(runs):
+                if run.view.state == "paused" and not self._is_stopping:
+                    await self._turns.requeue(run, asked=run.view.asked)
+        self._wake()
 
     async def _work(self) -> None:
         while True:
@@ -242,7 +262,7 @@ class Queue:
             await asyncio.to_thread(make_folder, Path(run.view.folder))
             await asyncio.to_thread(keep_copy, destination, self._workspace.trash)
         except VocableError as error:
-            await self._turns.leave(run, "failed", describe_error(error))
+            await self.reports.fail(run, describe_error(error))
             return self._wake()
         await self._turns.give(run)
         where = {"folder": run.view.folder, "destination": str(destination)}

@@ -15,6 +15,7 @@ from daemon.jobs import Job, Jobs
 from daemon.keeper import CRASH_WINDOW_S, CRASHES, Keeper, Message
 from daemon.ledger import Ledger
 from daemon.protocol.runs import ErrorInfo
+from daemon.room import Room
 from daemon.runs import Run, add_warning, apply_event, describe_error, leave_device, read_error
 from daemon.trash import move_away
 from daemon.turns import Turns
@@ -45,6 +46,7 @@ class Reports:
         turns: Turns,
         keeper: Keeper,
         jobs: Jobs,
+        room: Room,
         *,
         trash: Path,
         words: Callable[[], list[dict[str, Any]]],
@@ -56,6 +58,7 @@ class Reports:
         self._turns = turns
         self._keeper = keeper
         self._jobs = jobs
+        self._room = room
         self._trash = trash
         self._words = words
         self._rescan = rescan
@@ -88,7 +91,7 @@ class Reports:
             case "event" if run:
                 await self._take_event(run, event_from_dict(message["event"]))
             case "failed" if run:
-                await self._turns.leave(run, "failed", read_error(message["error"]))
+                await self.fail(run, read_error(message["error"]))
             case "job" if job:
                 self._jobs.show_progress(job, done=message["done"], total=message["total"])
             case "result" if job:
@@ -96,6 +99,13 @@ class Reports:
             case "failed" if job:
                 error = None if job.cancelled else read_error(message["error"])
                 self._jobs.end(job, "cancelled" if job.cancelled else "failed", error)
+
+    async def fail(self, run: Run, error: ErrorInfo) -> None:
+        """End a run with an error, or have it wait when only the disk is full."""
+        if error.code == "disk.full":
+            await self._room.rest(run, error)
+        else:
+            await self._turns.leave(run, "failed", error)
 
     async def take_settled(self, item: Run | Job) -> None:
         """End a run or job whose word can be used now."""

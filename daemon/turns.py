@@ -72,6 +72,12 @@ class Turns:
         await self._free(run)
         bind_run(_log, run.id).info("%s at step %d%s", state, run.view.step, f": {error.title}" if error else "")
 
+    async def rest(self, run: Run, error: ErrorInfo) -> None:
+        """Pause a run for what `error` says, until that is over; what was asked of it is still to be done."""
+        run.view.state, run.view.error = "paused", error
+        await self._free(run, asked=run.view.asked)
+        bind_run(_log, run.id).warning("rests at step %d: %s", run.view.step, error.title)
+
     async def requeue(self, run: Run, *, asked: str = "") -> None:
         """Put a run at the head of the queue; `asked` is what the worker shall do with it, if not train it on."""
         run.position = self._ledger.runs.position_at_head()
