@@ -36,8 +36,6 @@ class Channel:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._outbox = Outbox()
         self._ending = threading.Event()
-        self.step: int | None = None
-        """Sent with each heartbeat: step of the run at hand."""
 
     def start(self) -> None:
         for work in (self._read, self._write, self._beat):
@@ -84,7 +82,7 @@ class Channel:
 
     def _beat(self) -> None:
         while not self._ending.wait(BEAT_S):
-            self._outbox.put({"type": "beat", "step": self.step})
+            self._outbox.put({"type": "beat"})
 
 
 @dataclass

@@ -7,7 +7,6 @@ by `Ended`, `result` or `failed`, unless the process ends first, and then the su
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from contextlib import closing
@@ -17,8 +16,9 @@ from typing import Any, Literal
 import torch
 
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest
+from daemon.worker.board import IDLE, JOB, Board
 from daemon.worker.channel import Channel
-from daemon.worker.faults import DeviceLost, explain
+from daemon.worker.faults import explain
 from daemon.worker.jobs import Bench, Places, Result, Work, create_word, ended, make_pictures, measure_phrases
 from daemon.worker.models import LoadedModel, Words
 from daemon.worker.wire import Message
@@ -32,10 +32,6 @@ from engine.recipe import build_recipe
 from engine.training.job import Control, TrainingJob
 from engine.training.loop import train
 
-DEVICE_LOST = os.EX_SOFTWARE
-"""Exit code when only a fresh process can use the device again."""
-
-
 Command = Literal["pause", "stop"]
 
 
@@ -46,8 +42,9 @@ class _BrokenOff(Exception):
 class Desk:
     """One worker's state: what waits, what it does now, what it knows."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, board: Board) -> None:
         self._channel = channel
+        self._board = board
         self._todo: deque[Message] = deque()
         self._job = ""
         self._is_cancelled = False
@@ -61,32 +58,35 @@ class Desk:
         """Something unforeseen went wrong: nobody knows what state the model is in, or its memory is what lacks."""
         self._words = Words()
 
-    def serve(self) -> int:
-        """Work until told to leave; returns the exit code of the process."""
-        try:
-            self._open()
-            while not self._leaving:
-                self._look(wait=not self._todo)
-                if self._todo and not self._leaving:
-                    self._serve_one(self._todo.popleft())
-        except DeviceLost as error:
-            print(error, file=sys.stderr)  # noqa: T201 - the last words of the process, which the supervisor repeats
-            return DEVICE_LOST
-        return 0
+    def serve(self) -> None:
+        """Work until told to leave.
+
+        Raises:
+            DeviceLost: nothing works in this process any more; the run at hand is left to the next one.
+        """
+        self._open()
+        while not self._leaving:
+            self._board.enter(IDLE, None)
+            self._look(wait=not self._todo)
+            if self._todo and not self._leaving:
+                self._serve_one(self._todo.popleft())
 
     def _open(self) -> None:
         first = self._channel.receive(wait=True)
         if first is None or first["do"] != "settings":
             raise RuntimeError("the first message must be the settings")
-        self._places = Places(
-            models=tuple(map(Path, first["models"])),
-            datasets=tuple(map(Path, first["datasets"])),
-            templates=tuple(map(Path, first["templates"])),
-            latents=Path(first["latents"]),
-        )
+        self._take_places(first)
         device = prepare_device(first.get("device", "auto"))
         self._models = LoadedModel(device, self._tell_model)
         self._channel.send({"type": "ready", "device": describe_device(device)})
+
+    def _take_places(self, settings: Message) -> None:
+        self._places = Places(
+            models=tuple(map(Path, settings["models"])),
+            datasets=tuple(map(Path, settings["datasets"])),
+            templates=tuple(map(Path, settings["templates"])),
+            latents=Path(settings["latents"]),
+        )
 
     def _look(self, *, wait: bool) -> None:
         """Take all messages that are there; with `wait`, at least one."""
@@ -105,6 +105,8 @@ class Desk:
                 self._cancel(message["job"])
             case "words":
                 self._words.replace(message["words"])
+            case "settings":
+                self._take_places(message)
             case "exit":
                 self._leaving = True
                 if self._control is not None:
@@ -149,9 +151,10 @@ class Desk:
         except Exception as error:
             self._channel.send({"type": "failed", "run": self._run, "error": self._explain(error)})
         finally:
-            self._run, self._control, self._channel.step = "", None, None
+            self._run, self._control = "", None
 
     def _train(self, message: Message, control: Control) -> None:
+        self._board.enter("loading", None)
         self._tell(PhaseChanged("loading"))
         places = self._places
         recipe = build_recipe(message["recipe"])
@@ -164,9 +167,22 @@ class Desk:
 
         with ended(train(model, job, control=control, words=words, clock=time.time)) as events:
             for event in events:
+                self._mark(event, control)
                 if event is not None:
                     self._tell(event)
                 self._serve_between_steps()
+
+    def _mark(self, event: Event | None, control: Control) -> None:
+        """Note on the board how far the run is."""
+        match event:
+            case PhaseChanged("training"):
+                self._board.enter("first step", control.step)
+            case PhaseChanged() if event.phase != self._board.read().phase:
+                self._board.enter(event.phase, control.step)
+            case None | Progress() if self._board.read().phase == "first step":
+                self._board.enter("step", control.step)
+            case _:
+                self._board.move(control.step)
 
     def _serve_between_steps(self) -> None:
         """Look at the inbox, and do the jobs that came, while a run stands between two steps."""
@@ -182,6 +198,8 @@ class Desk:
         """Do a job; one that is broken off because the process leaves is not answered, and goes to the next."""
         job = self._job = message["job"]
         self._is_cancelled = False
+        before = self._board.read()
+        self._board.enter(JOB, before.step)
         try:
             with closing(self._begin(message)) as work:
                 result = self._drive(job, work)
@@ -193,6 +211,7 @@ class Desk:
             self._channel.send({"type": "failed", "job": job, "error": self._explain(error)})
         finally:
             self._job = ""
+            self._board.enter(before.phase, before.step)
 
     def _begin(self, message: Message) -> Work:
         bench = Bench(self._places, self._models, self._words, is_training=self._control is not None)
@@ -215,6 +234,7 @@ class Desk:
             except StopIteration as end:
                 result: Result = end.value
                 return result
+            self._board.move()
             self._channel.send({"type": "job", "job": job, "done": done, "total": total})
 
     def _explain(self, error: Exception) -> dict[str, Any]:
@@ -223,8 +243,6 @@ class Desk:
         return shown.to_dict()
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self._channel.step = event.step
         self._channel.send({"type": "event", "run": self._run, "event": event_to_dict(event)})
 
     def _tell_model(self, entry: ModelEntry | None) -> None:

@@ -8,16 +8,13 @@ import traceback
 
 import torch
 
+from daemon.worker.crashes import DeviceLost
 from engine.errors import VocableError
 
 _DEVICE = re.compile(
     r"CUDA error|CUDA driver error|cuDNN error|CUBLAS_STATUS|CUFFT|NCCL error|HIP error", re.IGNORECASE
 )
 _MEMORY = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
-
-
-class DeviceLost(Exception):
-    """The device does not answer this process any more; only a fresh process can use it again."""
 
 
 def explain(error: Exception) -> VocableError:
@@ -38,8 +35,7 @@ def explain(error: Exception) -> VocableError:
             "Ask for smaller or fewer pictures, or free memory and try again.",
         )
     if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and _DEVICE.search(text)):
-        traceback.print_exception(error)
-        raise DeviceLost(f"device error: {_first_line(text)}") from error
+        raise DeviceLost(_first_line(text)) from error
     traceback.print_exception(error)
     sys.stderr.flush()
     return VocableError(

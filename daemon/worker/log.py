@@ -15,6 +15,8 @@ from engine.text import escape
 
 _MAX_BYTES = 4 << 20
 _MAX_LINE = 2000
+_BURST = 1000
+_LINES_PER_S = 50.0
 
 
 class WorkerLog:
@@ -55,3 +57,28 @@ class LineCutter:
         """Return what came after the last line end."""
         rest, self._rest = self._rest, ""
         return [rest] if rest.strip() else []
+
+
+class LineLimiter:
+    """Lets lines through up to a rate, so that a library that floods its output neither fills the disk nor keeps the
+    supervisor from its work; how many were left out is said as soon as there is room for saying it."""
+
+    def __init__(self) -> None:
+        self._room = float(_BURST)
+        self._then_s = 0.0
+        self._left_out = 0
+
+    def admit(self, lines: list[str], now_s: float) -> list[str]:
+        """Return the lines that may be written at `now_s`, seconds of a clock that never goes back."""
+        self._room = min(_BURST, self._room + (now_s - self._then_s) * _LINES_PER_S)
+        self._then_s = now_s
+        fitting = lines[: int(self._room)]
+        notes = self.finish() if fitting else []
+        self._room -= len(fitting)
+        self._left_out += len(lines) - len(fitting)
+        return notes + fitting
+
+    def finish(self) -> list[str]:
+        """Return what is to be said of lines that were left out."""
+        count, self._left_out = self._left_out, 0
+        return [f"({count} lines were left out)"] if count else []

@@ -1,57 +1,40 @@
 """The supervisor's side of one worker process: start it, talk to it, notice its end, put it down when it hangs.
 
 Used by the service on its event loop, in the main thread (the kernel's death signal follows the thread that spawns).
-The invariant: after `on_exit`, which comes once and after the last message, the process is gone, or it is said that
-it cannot be killed. Whether and when a next worker starts is the service's business.
+The invariant: `on_exit` comes once the process is gone, after its last message. Only for a process that cannot be
+killed it comes twice: with kind `wedged` when that is known, and again when the process is gone after all. Whether and
+when a next worker starts is the service's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.worker.exits import WorkerExit, count_memory_kills, describe_exit
-from daemon.worker.log import LineCutter, WorkerLog
+from daemon.worker import crashes, footprint
+from daemon.worker.board import Board, Mark
+from daemon.worker.exits import WorkerExit, count_memory_kills, describe_exit, describe_place
+from daemon.worker.log import LineCutter, LineLimiter, WorkerLog
+from daemon.worker.pulse import Deadlines, Pulse, count_bytes_read
+from daemon.worker.spawn import COMMAND, spawn
 from daemon.worker.wire import Decoder, Message, WireError, encode
 from engine.errors import VocableError
 from engine.text import escape
 
-__all__ = ["Limits", "Worker", "WorkerExit"]
+__all__ = ["COMMAND", "Limits", "Worker", "WorkerExit"]
 
 _log = logging.getLogger(__name__)
-
-COMMAND = (sys.executable, "-P", "-m", "daemon.worker.main")
-"""-P: a file called torch.py in the folder where the service was started is not imported."""
-
-ENVIRONMENT = {
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "NO_COLOR": "1",
-    "PYTHONUNBUFFERED": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-"""What every worker runs with: no network, no bars, results that can be repeated."""
-
-THREADS = {"GOMP_SPINCOUNT": "1000"}
-"""OpenMP's default lets threads spin at each barrier; as soon as the cores are shared with anybody, a step takes ten
-to thirty times as long. What the user sets goes before this."""
 
 _CHUNK = 1 << 16
 
@@ -60,14 +43,14 @@ _CHUNK = 1 << 16
 class Limits:
     """How long the supervisor waits for what, in seconds."""
 
-    silence_s: float = 60.0
-    """Without a message (a heartbeat comes twice a second) a worker hangs."""
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    """A worker without a sign of life for longer than these hangs."""
     dump_s: float = 1.0
     """A hung worker has to write where its threads are."""
     term_s: float = 10.0
     """A worker has to write a checkpoint after SIGTERM."""
     kill_s: float = 10.0
-    """The kernel has to end a killed worker; longer means that it sits in a driver for ever."""
+    """The kernel has to end a killed worker; longer means that it sits in a driver, perhaps for ever."""
     drain_s: float = 2.0
     """The pipes of an ended worker have to run dry."""
 
@@ -76,12 +59,15 @@ class Worker:
     """One worker process. Every method is called on the event loop of the main thread.
 
     Args:
-        log: file that takes what the worker prints and how it came and went.
+        log: file that takes what the worker prints and how it came and went; beside it are `worker.json`, which names
+            the living process, and `crashes/`.
         on_message: called with each message but heartbeats, in order.
-        on_exit: called once, after the last message.
+        on_exit: called after the last message; see above.
         limits: how long to wait for what.
         command: what to run; tests put a stand-in here.
     """
+
+    _count = itertools.count(1)
 
     def __init__(
         self,
@@ -99,11 +85,14 @@ class Worker:
         self._limits = limits or Limits()
         self._command = command
         self._log = WorkerLog(log)
+        self._footprint = log.with_name(footprint.NAME)
+        self._report = crashes.crash_path(log.with_name(crashes.FOLDER), next(self._count))
         self._gone = asyncio.Event()
+        self._given_up = asyncio.Event()
         self._heard = False
         self._asked = False
-        self._hung = False
-        self._stuck = False
+        self._hung = ""
+        self._hint = ""
         self._fault = ""
         self._last_words = ""
 
@@ -119,18 +108,16 @@ class Worker:
         if self.pid is not None or self._gone.is_set():
             raise RuntimeError("this worker was started before")
         self._memory_kills = count_memory_kills()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = self._spawn(theirs.fileno())
-            except OSError as error:
-                ours.close()
-                raise VocableError(
-                    "worker.start", f"The worker could not be started ({error.strerror}).", "Free memory and try again."
-                ) from error
+        try:
+            ours = self._spawn()
+        except OSError as error:
+            raise VocableError(
+                "worker.start", f"The worker could not be started ({error.strerror}).", "Free memory and try again."
+            ) from error
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        footprint.leave_footprint(self._footprint, self.pid)
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._note("worker started")
         self.send({"do": "settings", **settings})
@@ -151,26 +138,28 @@ class Worker:
             return
         self._asked = True
         self.send({"do": "exit"})
-        if not await self._gone_within(timeout_s):
-            await self._put_down()
-        await asyncio.wait([self._owner])
+        if await self._gone_within(timeout_s) or await self._put_down():
+            await asyncio.wait([self._owner])
 
     def kill(self) -> None:
         """Kill the worker's process group now. `on_exit` follows."""
         self._asked = True
         self._kill_group()
 
-    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*self._command, "--fd", str(fd), "--parent", str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=_environment(os.environ),
-            pass_fds=(fd,),
-            start_new_session=True,
-            bufsize=0,
-        )
+    def _spawn(self) -> socket.socket:
+        """Start the process and return our end of the connection to it."""
+        with contextlib.ExitStack() as stack:
+            self._board = Board.make()
+            stack.callback(self._board.close)
+            self._stacks = os.memfd_create("vocable-stacks")
+            stack.callback(os.close, self._stacks)
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            with theirs:
+                shared = {"fd": theirs.fileno(), "board": self._board.fd, "stacks": self._stacks}
+                self._process = spawn(self._command, report=self._report, **shared)
+            stack.pop_all()
+        return ours
 
     async def _supervise(self, reader: asyncio.StreamReader) -> None:
         messages = asyncio.create_task(self._read_messages(reader))
@@ -183,33 +172,47 @@ class Worker:
         self._writer.close()
         end = self._describe_end()
         self._note(end.title)
-        self.pid = None
+        self._clean_up()
         _shielded(self._on_exit, end)
 
     async def _watch_pulse(self) -> None:
-        """Return when the process is gone. Silence is counted in looks, so that a supervisor which was itself
-        stopped for a while (suspend, SIGSTOP) does not take its worker for hung."""
-        look_s = min(1.0, self._limits.silence_s / 4)
-        silent_s = 0.0
+        """Return when the process is gone."""
+        pulse = Pulse(self._limits.deadlines)
+        look_s = min(1.0, self._limits.deadlines.beat_s / 4)
         while not await self._gone_within(look_s):
-            silent_s = 0.0 if self._heard else silent_s + look_s
-            self._heard = False
-            if silent_s >= self._limits.silence_s:
-                self._hung = True
-                self._note(f"no sign of life for {silent_s:.0f} s; the stacks of its threads follow")
-                self._signal(signal.SIGUSR2)
-                if not await self._gone_within(self._limits.dump_s):
-                    await self._put_down()
+            mark, heard, self._heard = self._board.read(), self._heard, False
+            assert self.pid is not None
+            reason = pulse.look(look_s, mark, heard=heard, bytes_read=count_bytes_read(self.pid))
+            if reason:
+                await self._end_hung(reason, mark)
+                await self._gone.wait()
 
-    async def _put_down(self) -> None:
+    async def _end_hung(self, reason: str, mark: Mark) -> None:
+        """Keep where the threads of a hung worker are, and put it down."""
+        self._hung = f"{reason}{describe_place(mark)} and was ended."
+        self._note(reason)
+        self._signal(signal.SIGUSR2)
+        if not await self._gone_within(self._limits.dump_s):
+            stacks = os.pread(self._stacks, os.fstat(self._stacks).st_size, 0)
+            kept = crashes.save_stacks(self._report, stacks)
+            self._hint = f"Where its threads were is written in {kept}." if kept else ""
+            await self._put_down()
+
+    async def _put_down(self) -> bool:
+        """Insist on the end; False when the kernel cannot end the process either, which is reported at once."""
         self._signal(signal.SIGTERM)
         if await self._gone_within(self._limits.term_s):
-            return
+            return True
         self._kill_group()
-        if not await self._gone_within(self._limits.kill_s):
-            self._stuck = True
-            self._close_pidfd()
-            self._gone.set()
+        if await self._gone_within(self._limits.kill_s):
+            return True
+        if not self._given_up.is_set():
+            self._given_up.set()
+            title = f"The worker (pid {self.pid}) hangs inside a driver and cannot be killed, so it keeps the device."
+            end = WorkerExit("wedged", signal.SIGKILL, title, f"Restart the machine. {self._hint}".strip())
+            self._note(end.title)
+            _shielded(self._on_exit, end)
+        return False
 
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         decoder = Decoder()
@@ -237,18 +240,22 @@ class Worker:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._process.stdout)
         cutter = LineCutter()
+        self._limiter = LineLimiter()
         try:
             while data := await reader.read(_CHUNK):
                 self._take_lines(cutter.feed(data))
         finally:
             self._take_lines(cutter.finish())
+            for line in self._limiter.finish():
+                self._note(line)
             transport.close()
 
     def _take_lines(self, lines: list[str]) -> None:
         for line in lines:
-            self._note(line)
             if "error" in line.casefold() and not line.startswith((" ", "Extension modules")):
                 self._last_words = escape(line, 300)
+        for line in self._limiter.admit(lines, time.monotonic()):
+            self._note(line)
 
     def _reap(self) -> None:
         """Take the exit status as soon as the process is a zombie; its children go with it. While it is a zombie
@@ -259,19 +266,27 @@ class Worker:
             self._gone.set()
 
     def _describe_end(self) -> WorkerExit:
-        if self._stuck:
-            title = "The worker hangs inside a driver and cannot be killed; restart the machine to free the device."
-            return WorkerExit("hung", signal.SIGKILL, title)
-        returncode = self._process.returncode or 0
+        returncode, mark = self._process.returncode or 0, self._board.read()
         if self._hung:
-            title = f"The worker gave no sign of life for {self._limits.silence_s:.0f} s and was ended."
-            return WorkerExit("hung", abs(returncode), title)
+            return WorkerExit("hung", abs(returncode), self._hung, self._hint, mark)
         if self._fault:
-            return WorkerExit("signal", abs(returncode), self._fault)
+            return WorkerExit("garbled", abs(returncode), self._fault, "", mark)
         if self._asked:
-            return WorkerExit("asked", abs(returncode), "The worker ended as it was told to.")
-        kills = count_memory_kills() - self._memory_kills
-        return describe_exit(returncode, last_words=self._last_words, memory_kills=kills)
+            return WorkerExit("asked", abs(returncode), "The worker ended as it was told to.", "", mark)
+        return describe_exit(
+            returncode,
+            last_words=self._last_words,
+            memory_kills=count_memory_kills() - self._memory_kills,
+            mark=mark,
+            report=crashes.read_report(self._report),
+        )
+
+    def _clean_up(self) -> None:
+        self._board.close()
+        os.close(self._stacks)
+        crashes.drop_old_crashes(self._report.parent)
+        footprint.remove_footprint(self._footprint)
+        self.pid = None
 
     def _end_for(self, fault: str) -> None:
         self._fault = fault
@@ -298,10 +313,6 @@ class Worker:
 
     def _note(self, line: str) -> None:
         self._log.write(self.pid or 0, line)
-
-
-def _environment(base: Mapping[str, str]) -> dict[str, str]:
-    return {**THREADS, **base, **ENVIRONMENT}
 
 
 def _shielded(callback: Callable[[Any], None], value: Any) -> None:

@@ -12,9 +12,12 @@ from engine.recipe import Recipe
 
 @dataclass
 class Control:
-    """Commands to a run; the worker sets `ask` between two steps, from the same thread."""
+    """Commands to a run, and how far it is; worker and run speak from the same thread, between two steps."""
 
     ask: Literal["", "pause", "stop"] = ""
+    """Set by the worker."""
+    step: int | None = None
+    """Steps done, set by the run; None before it knows."""
 
 
 @dataclass(frozen=True)

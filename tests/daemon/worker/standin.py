@@ -7,23 +7,31 @@ import os
 import signal
 import sys
 import time
+import traceback
 from typing import Any
 
-from daemon.worker.channel import Channel
-from daemon.worker.main import dismiss, enlist
+from daemon.worker.crashes import DeviceLost, write_report
+from daemon.worker.main import Line, dismiss, enlist
 
 
 def main() -> None:
-    channel = enlist(sys.argv[1:])
-    while True:
-        message = channel.receive(wait=True)
-        assert message is not None
-        behave(channel, message)
+    line = enlist(sys.argv[1:])
+    try:
+        while True:
+            message = line.channel.receive(wait=True)
+            assert message is not None
+            behave(line, message)
+    except Exception as error:
+        traceback.print_exception(error)
+        write_report(line.report, error, line.board.read())
+        dismiss(line.channel, 1)
 
 
-def behave(channel: Channel, message: dict[str, Any]) -> None:
+def behave(line: Line, message: dict[str, Any]) -> None:
+    channel, board = line.channel, line.board
     match message["do"]:
         case "settings":
+            board.enter("idle", None)
             channel.send({"type": "ready", "device": message.get("device", "")})
         case "exit":
             dismiss(channel, 0)
@@ -51,7 +59,35 @@ def behave(channel: Channel, message: dict[str, Any]) -> None:
         case "leave":
             os._exit(message["code"])
         case "raise":
+            board.enter("step", 57)
             raise ValueError("the pudding is off")
+        case "lose-device":
+            raise DeviceLost("CUDA error: unspecified launch failure")
+        case "starve":
+            raise MemoryError
+        case "enter":
+            board.enter(message["phase"], message.get("step"))
+            channel.send({"type": "entered"})
+        case "stall":
+            board.enter(message["phase"], 57)
+            time.sleep(600)
+        case "crawl":
+            board.enter("step", 0)
+            channel.send({"type": "crawling"})
+            for step in range(message["steps"]):
+                time.sleep(message["pause_s"])
+                board.move(step)
+            channel.send({"type": "arrived"})
+        case "garbage":
+            channel.finish(timeout_s=5)
+            chunk = os.urandom(1 << 16)
+            while True:
+                channel._socket.sendall(chunk)
+        case "huge":
+            channel.finish(timeout_s=5)
+            channel._socket.sendall((100 << 20).to_bytes(4, "big"))
+            for _ in range(100):
+                channel._socket.sendall(bytes(1 << 20))
         case "signal":
             os.kill(os.getpid(), message["number"])
         case "bytes":

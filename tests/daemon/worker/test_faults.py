@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from daemon.worker import desk
-from daemon.worker.faults import DeviceLost, explain
+from daemon.worker.board import Board
+from daemon.worker.crashes import DeviceLost
+from daemon.worker.faults import explain
 from engine.errors import VocableError
 
 
@@ -36,10 +38,10 @@ def test_want_of_memory_is_called_that(error: Exception) -> None:
         RuntimeError("CUDA error: unspecified launch failure"),
     ],
 )
-def test_a_device_that_is_lost_needs_another_process(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DeviceLost, match="device error: "):
+def test_a_device_that_is_lost_needs_another_process(error: Exception) -> None:
+    with pytest.raises(DeviceLost) as caught:
         explain(error)
-    assert "Error" in capsys.readouterr().err
+    assert str(caught.value) == str(error).partition("\n")[0]
 
 
 def test_what_nobody_foresaw_is_reported_with_its_traceback_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +61,6 @@ class Script:
     def __init__(self, *messages: dict) -> None:
         self.inbox = list(messages)
         self.sent: list[dict] = []
-        self.step: int | None = None
 
     def receive(self, *, wait: bool) -> dict | None:
         return self.inbox.pop(0) if wait else None
@@ -95,18 +96,15 @@ def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
 def test_a_run_that_ends_unforeseen_is_reported_and_the_worker_goes_on(fail_with: Callable[[Exception], None]) -> None:
     fail_with(KeyError("pudding"))
     channel = Script(SETTINGS, TRAIN, TRAIN, {"do": "exit"})
-    assert desk.Desk(channel).serve() == 0  # type: ignore[arg-type]
+    desk.Desk(channel, Board.make()).serve()  # type: ignore[arg-type]
     codes = [message["error"]["code"] for message in channel.sent if message["type"] == "failed"]
     assert codes == ["worker.error", "worker.error"]
 
 
-def test_a_lost_device_ends_the_process_and_leaves_the_run_to_the_next(
-    fail_with: Callable[[Exception], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_device_ends_the_process_and_leaves_the_run_to_the_next(fail_with: Callable[[Exception], None]) -> None:
     fail_with(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
-    channel = Script(SETTINGS, TRAIN)
-    assert desk.Desk(channel).serve() == desk.DEVICE_LOST  # type: ignore[arg-type]
+    channel, board = Script(SETTINGS, TRAIN), Board.make()
+    with pytest.raises(DeviceLost, match="an illegal memory access"):
+        desk.Desk(channel, board).serve()  # type: ignore[arg-type]
     assert not any(message["type"] == "failed" for message in channel.sent)
-    assert (
-        capsys.readouterr().err.strip().endswith("device error: CUDA error: an illegal memory access was encountered")
-    )
+    assert board.read().phase == "loading"
