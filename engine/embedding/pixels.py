@@ -70,7 +70,6 @@ def encode_pixels(pixels: NDArray[np.uint8], payload: bytes, decoration: NDArray
     greys = _greys(decoration)
     low = _make_strip(packed & _LOW, height, greys)
     high = _make_strip(packed >> _NIBBLE, height, greys[::-1])
-    _light_edge(low, high)
     black = np.zeros((height, 1, 3), np.uint8)
     return np.concatenate([low, black, pixels, black, high], axis=1)
 
@@ -146,12 +145,6 @@ def _dots(height: int, width: int, greys: NDArray[np.uint8]) -> NDArray[np.uint8
     number = row * (width // _CELL + 2) + column
     dots: NDArray[np.uint8] = np.where(inside, greys[number % len(greys)], np.uint8(0))
     return dots
-
-
-def _light_edge(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> None:
-    """Raise black channels along the outer edge by a high bit: readers first cut off what is dark there."""
-    for edge in (low[0], low[-1], low[:, 0], high[0], high[-1], high[:, -1]):
-        edge[edge == 0] |= 16
 
 
 def _broken(problem: str) -> VocableError:
