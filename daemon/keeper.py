@@ -130,6 +130,11 @@ class Keeper:
         if self._worker is not None:
             self._worker.kill()
 
+    def renew(self, settings: Message) -> None:
+        """Give new settings to the worker, if there is one, and to every later one."""
+        self._settings = settings
+        self.send({"do": "settings", **settings})
+
     def note_ready(self, device: str) -> None:
         self._show(state="idle", device=escape(device, 200))
 
