@@ -19,12 +19,14 @@ from engine.dataset.templates import find_template, read_template
 from engine.embedding.create import create_embedding
 from engine.embedding.write import save_embedding
 from engine.errors import VocableError
+from engine.events import Warned
 from engine.models.catalog import ModelEntry, find_model
 from engine.models.load import Model
 from engine.models.placement import choose_dtype
 from engine.recipe import MAX_SEED
 from engine.sampling.generate import PictureRequest, SamplingStep, generate
 from engine.sampling.png import save_picture
+from engine.text import escape
 from engine.training.evaluate import evaluate
 
 _Item = TypeVar("_Item")
@@ -55,7 +57,7 @@ class Bench:
 
 
 def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
-    """Result: `pictures`, the paths in the order of the prompts."""
+    """Result: `pictures`, the paths in the order of the prompts; `warnings`, sentences."""
     entry = find_model(request.model, bench.places.models)
     asked = PictureRequest(
         pictures=tuple((prompt, seed) for prompt in request.prompts for seed in _seeds(request)),
@@ -65,17 +67,23 @@ def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
         cfg_scale=request.cfg_scale,
         width=request.width or entry.size,
         height=request.height or entry.size,
+        emphasis=request.emphasis,
+        clip_skip=request.clip_skip,
+        compat=request.compat,
     )
     paths = output_paths(Path(request.output), len(asked.pictures))
     written = 0
+    warnings: list[str] = []
     with _borrow(bench, entry) as model, ended(generate(model, asked, bench.words.of_width(entry.width))) as items:
         for item in items:
             if isinstance(item, SamplingStep):
                 yield item.done, item.total
+            elif isinstance(item, Warned):
+                warnings.append(escape(f"{item.title} {item.hint}".strip()))
             else:
                 save_picture(paths[written], item)
                 written += 1
-    return {"pictures": [str(path) for path in paths]}
+    return {"pictures": [str(path) for path in paths], "warnings": warnings}
 
 
 def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:

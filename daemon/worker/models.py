@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
-import sys
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from engine.embedding.read import read_embedding
+from engine.embedding.shelf import Word
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry
@@ -68,34 +71,56 @@ class LoadedModel:
 
 
 class Words:
-    """The usable words, each read from its canonical file when it is first needed."""
+    """The usable words as the supervisor told of them; each is read from its canonical file when a prompt uses it."""
 
     def __init__(self) -> None:
-        self._paths: dict[tuple[str, str], Path] = {}
-        self._read: dict[tuple[str, str], Embedding | None] = {}
+        self._words: tuple[Word, ...] = ()
+        self._read: dict[tuple[str, str], Embedding] = {}
 
-    def replace(self, words: Sequence[dict[str, str]]) -> None:
+    def replace(self, words: Sequence[dict[str, Any]]) -> None:
         """Take the wire's `words` as the words there are from now on."""
-        self._paths = {(word["name"], word["hash"]): Path(word["path"]) for word in words}
-        self._read = {key: embedding for key, embedding in self._read.items() if key in self._paths and embedding}
+        self._words = tuple(self._shelve(word) for word in sorted(words, key=itemgetter("name")))
+        told = {(word["name"], word["canonical"]) for word in words}
+        self._read = {key: embedding for key, embedding in self._read.items() if key in told}
 
-    def of_width(self, width: int) -> list[Embedding]:
+    def of_width(self, width: int) -> list[Word]:
         """The words whose vectors a model of this width takes, by name."""
-        known = (self._get(key) for key in sorted(self._paths))
-        return [embedding for embedding in known if embedding is not None and embedding.vectors.shape[1] == width]
+        return [word for word in self._words if word.width == width and not word.split]
 
-    def _get(self, key: tuple[str, str]) -> Embedding | None:
+    def _shelve(self, word: dict[str, Any]) -> Word:
+        name, path, canonical = word["name"], Path(word["path"]), word["canonical"]
+        return Word(
+            name=name,
+            vectors=word["vectors"],
+            width=word["width"],
+            split=word["split"],
+            hash=word["hash"],
+            model=word["model"],
+            model_hash=word["model_hash"],
+            load=lambda: self._load(name, path, canonical),
+        )
+
+    def _load(self, name: str, path: Path, canonical: str) -> Embedding:
+        key = (name, canonical)
         if key not in self._read:
-            self._read[key] = _read_word(key[0], self._paths[key])
+            self._read[key] = replace(read_embedding(_read_checked(name, path, canonical), name), name=name)
         return self._read[key]
 
 
-def _read_word(name: str, path: Path) -> Embedding | None:
+def _read_checked(name: str, path: Path, sha256: str) -> bytes:
+    """Bytes of a canonical file; raises VocableError `embedding.lost` unless they are those that were told of."""
     try:
-        return replace(read_embedding(path.read_bytes(), name), name=name)
-    except (OSError, VocableError) as error:
-        print(f"the word '{name}' is left out: {error}", file=sys.stderr)  # noqa: T201 - this is the worker's log
-        return None
+        data = path.read_bytes()
+    except OSError as error:
+        raise _lost(name, f"{path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _lost(name, f"{path} is not what it was")
+    return data
+
+
+def _lost(name: str, problem: str) -> VocableError:
+    title = f"The service's copy of the word '{name}' is lost: {problem}."
+    return VocableError("embedding.lost", title, "It is made anew within a minute; then try again.")
 
 
 def _is(model: Model, entry: ModelEntry, dtype: torch.dtype) -> bool:

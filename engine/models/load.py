@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry, read_config, weights_file
+from engine.prompt.conditioning import ConditioningCache
 from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 
@@ -48,6 +49,7 @@ class Model:
     """Pixels per latent cell, along each edge."""
     scaling_factor: float
     """Latents = VAE output times this."""
+    conditioning: ConditioningCache = field(default_factory=ConditioningCache)
 
 
 def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -> Model:

@@ -6,36 +6,23 @@ drawn from a global random state: a picture depends on its own prompt and seed, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.embedding.vectors import Embedding
+from engine.embedding.shelf import Word
 from engine.errors import VocableError
+from engine.events import Warned
 from engine.models.load import Model
-from engine.prompt.encode import check_width, encode
-from engine.prompt.layout import Chunk, Lexicon, lay_out
+from engine.sampling.guidance import Guidance
 from engine.sampling.infotext import format_parameters
+from engine.sampling.orders import Order, Plan, chart, make_batches, make_plan
+from engine.sampling.orders import PictureRequest as PictureRequest  # part of this module's face
 from engine.sampling.samplers import find_sampler, make_scheduler
-
-
-@dataclass(frozen=True)
-class PictureRequest:
-    pictures: tuple[tuple[str, int], ...]
-    """Prompt and seed of each picture."""
-    negative_prompt: str
-    sampler: str
-    steps: int
-    cfg_scale: float
-    """Guidance scale; at 1 the negative prompt is not used and a step costs half."""
-    width: int
-    """In pixels, as is height; a multiple of the model's latent factor."""
-    height: int
 
 
 @dataclass(frozen=True)
@@ -54,49 +41,34 @@ class Picture:
     """Text from which other programs can make the picture again."""
 
 
-@dataclass(frozen=True)
-class _Order:
-    """One picture to make."""
-
-    prompt: str
-    seed: int
-    chunks: tuple[Chunk, ...]
-
-    def words(self) -> list[str]:
-        return [place.word for chunk in self.chunks for place in chunk.places]
-
-
 def generate(
-    model: Model, request: PictureRequest, words: Sequence[Embedding], *, batch_size: int = 8
-) -> Iterator[SamplingStep | Picture]:
+    model: Model, request: PictureRequest, words: Sequence[Word], *, batch_size: int = 8
+) -> Iterator[Warned | SamplingStep | Picture]:
     """Make the pictures of a request in its order, yielding after each sampling step and each picture.
 
+    What people should know of their prompts is yielded before the first step.
+
     Args:
-        words: embeddings that prompts may use; the first of equal names (to the tokenizer) counts.
-        batch_size: pictures at a time; only those whose prompts have the same number of chunks share a batch.
+        words: what prompts may use; the first of equal names (to the tokenizer) counts.
+        batch_size: pictures at a time; only those whose prompts are alike in chunks and parts share a batch.
 
     Raises:
-        VocableError: `sampler.unknown`, `picture.size`, `embedding.width`, `embedding.too_long` before the first step;
-            `picture.not_finite` when the model overflows.
+        VocableError: `sampler.unknown`, `picture.size`, `picture.clip_skip`, `embedding.width`, `embedding.too_long`
+            or what keeps a word from being read, before the first step; `picture.not_finite` when the model overflows.
     """
     _check_size(model, request)
-    known = {word.name: word for word in reversed(words)}
-    lexicon = Lexicon(model.tokenizer, [(word.name, len(word.vectors)) for word in words])
-    # Without guidance it plays no part, so it must not lengthen the conditioning either.
-    negative = _order(request.negative_prompt if request.cfg_scale != 1 else "", 0, lexicon)
-    orders = [_order(prompt, seed, lexicon) for prompt, seed in request.pictures]
-    vectors = _load_vectors(model, [known[name] for order in [*orders, negative] for name in order.words()])
-    batches = _make_batches(orders, negative, batch_size)
+    plan = make_plan(model, request, words)
+    yield from plan.warnings
+    batches = make_batches(plan.orders, batch_size)
     done = 0
     for batch in batches:
-        sampling = _Sampling(model, request, batch, negative, vectors)
-        for _ in range(sampling.steps):
+        sampling = _Sampling(model, plan, batch, rows=2 * batch_size)
+        for _ in range(sampling.calls):
             sampling.advance()
             done += 1
-            yield SamplingStep(done, sampling.steps * len(batches))
+            yield SamplingStep(done, sampling.calls * len(batches))
         for order, latents in zip(batch, sampling.latents, strict=True):
-            used = [known[name] for name in dict.fromkeys([*order.words(), *negative.words()])]
-            yield Picture(_decode(model, latents), order.prompt, order.seed, _parameters(model, request, order, used))
+            yield Picture(_decode(model, latents), order.prompt, order.seed, _parameters(model, plan, order))
 
 
 class _Sampling:
@@ -106,25 +78,16 @@ class _Sampling:
     """
 
     @torch.no_grad()
-    def __init__(
-        self,
-        model: Model,
-        request: PictureRequest,
-        orders: Sequence[_Order],
-        negative: _Order,
-        vectors: Mapping[str, Tensor],
-    ) -> None:
-        self.model = model
-        self.scale = request.cfg_scale
+    def __init__(self, model: Model, plan: Plan, orders: Sequence[Order], *, rows: int) -> None:
+        request = plan.request
         self.scheduler = make_scheduler(model, request.sampler, request.steps)
-        self.steps = len(self.scheduler.timesteps)
+        self.calls = len(self.scheduler.timesteps)
         self._index = 0
         generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
         self._options = {"generator": generators} if find_sampler(request.sampler).draws_noise else {}
-        encoded = encode(model, [negative.chunks, *(order.chunks for order in orders)], vectors)
-        self._conditioning = encoded[1:]
-        if self.scale != 1:
-            self._conditioning = torch.cat([encoded[:1].expand(len(orders), -1, -1), encoded[1:]])
+        pictures = [[chart(model, plan, part, self.calls) for part in order.parsed.parts] for order in orders]
+        negative = chart(model, plan, plan.negative.parts[0], self.calls) if orders[0].is_guided else None
+        self._guidance = Guidance(model, pictures, negative, request.cfg_scale, rows)
         edges = (request.height // model.latent_factor, request.width // model.latent_factor)
         shape = (1, model.unet.config.in_channels, *edges)
         noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
@@ -135,19 +98,9 @@ class _Sampling:
     def advance(self) -> None:
         timestep = self.scheduler.timesteps[self._index]
         scaled = self.scheduler.scale_model_input(self.latents, timestep)
-        predicted = self._predict(scaled, timestep)
+        predicted = self._guidance.predict(scaled, timestep, self._index)
         self.latents = self.scheduler.step(predicted, timestep, self.latents, **self._options).prev_sample
         self._index += 1
-
-    def _predict(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """[B, C, H, W] float32: the U-Net's output, guided away from the negative prompt."""
-        batch = torch.cat([latents, latents]) if self.scale != 1 else latents
-        batch = batch.to(dtype=self.model.dtype, memory_format=torch.channels_last)
-        output: Tensor = self.model.unet(batch, timestep, encoder_hidden_states=self._conditioning).sample.float()
-        if self.scale == 1:
-            return output
-        unwanted, wanted = output.chunk(2)
-        return unwanted + self.scale * (wanted - unwanted)
 
 
 def _check_size(model: Model, request: PictureRequest) -> None:
@@ -155,25 +108,6 @@ def _check_size(model: Model, request: PictureRequest) -> None:
     if min(request.width, request.height) < factor or request.width % factor or request.height % factor:
         title = f"The model {model.entry.name} cannot make pictures of {request.width}x{request.height} pixels."
         raise VocableError("picture.size", title, f"Both edges must be multiples of {factor}.")
-
-
-def _order(prompt: str, seed: int, lexicon: Lexicon) -> _Order:
-    return _Order(prompt, seed, lay_out(prompt, lexicon))
-
-
-def _make_batches(orders: Sequence[_Order], negative: _Order, size: int) -> list[list[_Order]]:
-    """Cut the orders into batches of equally many chunks: padding would make a picture depend on its neighbours."""
-    batches: list[list[_Order]] = []
-    for _, alike in groupby(orders, key=lambda order: max(len(order.chunks), len(negative.chunks))):
-        group = list(alike)
-        batches += [group[start : start + size] for start in range(0, len(group), size)]
-    return batches
-
-
-def _load_vectors(model: Model, words: Sequence[Embedding]) -> dict[str, Tensor]:
-    for word in words:
-        check_width(word.name, word.vectors.shape[1], model)
-    return {word.name: torch.tensor(word.vectors, device=model.device) for word in words}
 
 
 @torch.no_grad()
@@ -188,7 +122,8 @@ def _decode(model: Model, latents: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy()))
 
 
-def _parameters(model: Model, request: PictureRequest, order: _Order, used: Sequence[Embedding]) -> str:
+def _parameters(model: Model, plan: Plan, order: Order) -> str:
+    request = plan.request
     return format_parameters(
         prompt=order.prompt,
         negative_prompt=request.negative_prompt,
@@ -199,5 +134,8 @@ def _parameters(model: Model, request: PictureRequest, order: _Order, used: Sequ
         width=request.width,
         height=request.height,
         model=model.entry,
-        words=used,
+        hashes={name: word.hash for name, word in plan.words_of(order).items()},
+        emphasis=request.emphasis,
+        clip_skip=plan.clip_skip,
+        compat=request.compat,
     )

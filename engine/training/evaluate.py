@@ -17,7 +17,7 @@ from engine.dataset.captions import read_caption
 from engine.dataset.folder import list_pictures
 from engine.dataset.latents import LatentCache
 from engine.dataset.templates import fill_template
-from engine.embedding.vectors import Embedding
+from engine.embedding.shelf import Word
 from engine.models.load import Model
 from engine.prompt.encode import encode
 from engine.prompt.layout import Lexicon, lay_out
@@ -46,7 +46,7 @@ def evaluate(
     folder: Path,
     lines: Sequence[str],
     phrases: Sequence[str],
-    words: Sequence[Embedding],
+    words: Sequence[Word],
     width: int,
     height: int,
     seed: int,
@@ -106,11 +106,10 @@ def _list_draws(
 
 
 def _encode_prompts(
-    model: Model, samples: Sequence[Sample], lines: Sequence[str], phrase: str, words: Sequence[Embedding]
+    model: Model, samples: Sequence[Sample], lines: Sequence[str], phrase: str, words: Sequence[Word]
 ) -> dict[tuple[int, int], Tensor]:
     """Conditioning [77 * n, D] of every pair of picture and line, all of one length; each text is encoded once."""
-    lexicon = Lexicon(model.tokenizer, [(word.name, len(word.vectors)) for word in words])
-    vectors = {word.name: torch.tensor(word.vectors, device=model.device) for word in words}
+    lexicon = Lexicon(model.tokenizer, [(word.name, word.vectors) for word in words])
     texts = {
         (sample, line): fill_template(text, name=phrase, filewords=samples[sample].caption)
         for sample in range(len(samples))
@@ -118,6 +117,9 @@ def _encode_prompts(
     }
     distinct = list(dict.fromkeys(texts.values()))
     chunks = [lay_out(text, lexicon) for text in distinct]
+    used = {place.word for text in chunks for chunk in text for place in chunk.places}
+    known = {word.name: word for word in reversed(words)}
+    vectors = {name: torch.tensor(known[name].load().vectors, device=model.device) for name in used}
     encoded = dict(zip(distinct, encode(model, chunks, vectors), strict=True))
     return {pair: encoded[text] for pair, text in texts.items()}
 

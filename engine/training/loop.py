@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from engine.embedding.vectors import Embedding
+from engine.embedding.shelf import Word
 from engine.embedding.write import save_embedding
 from engine.errors import VocableError
 from engine.events import CopySaved, Ended, Event, PhaseChanged, Prepared, Warned
@@ -25,7 +25,7 @@ from engine.training.progress import Reporter
 from engine.training.state import RunState, create_state, export_embedding, resume, roll_back, save_state
 from engine.training.step import train_step
 
-Words = Callable[[], Sequence[Embedding]]
+Words = Callable[[], Sequence[Word]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def _train(
     yield PhaseChanged("loading")
     state = create_state(model, job)
     kept, warnings = resume(state)
+    control.step = state.step
     yield from warnings
     material = yield from encode_pictures(model, job, control)
     if material is None:
@@ -114,6 +115,7 @@ def _train_on(state: RunState, around: _Surroundings) -> Iterator[Event | None]:
             learn_rate = state.learn_rate
             values = train_step(state.model, state.learner, batch, learn_rate)
             state.step += 1
+            around.control.step = state.step
             reporter.push(learn_rate, values, batch.texts[0])
             writes = _writes_something(state)
             yield reporter.take(wait=writes)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from engine.embedding.create import create_embedding
 from engine.embedding.read import read_embedding
+from engine.embedding.shelf import Word, shelve
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import hash_embedding
 from engine.errors import VocableError
@@ -27,8 +29,11 @@ def request(*pictures: tuple[str, int], **values: Any) -> PictureRequest:
     return PictureRequest(pictures=pictures, **(settings | values))
 
 
-def make(model: Model, asked: PictureRequest, words: tuple[Embedding, ...] = (), **options: Any) -> list[Picture]:
-    return [item for item in generate(model, asked, words, **options) if isinstance(item, Picture)]
+def make(
+    model: Model, asked: PictureRequest, words: tuple[Embedding | Word, ...] = (), **options: Any
+) -> list[Picture]:
+    shelf = [word if isinstance(word, Word) else shelve(word) for word in words]
+    return [item for item in generate(model, asked, shelf, **options) if isinstance(item, Picture)]
 
 
 def pixels(picture: Picture | Image.Image) -> np.ndarray[Any, Any]:
@@ -184,9 +189,10 @@ def test_a_word_of_another_width_is_refused_only_where_it_is_used(starter: Model
 
 
 def test_a_picture_that_came_out_as_nan_is_an_error(starter: Model) -> None:
-    spoilt = Embedding("lyra", np.full((1, starter.entry.width), np.nan, np.float32))
+    spoilt = Embedding("lyra", np.full((2, starter.entry.width), np.nan, np.float32))
+    word = replace(shelve(random_word("lyra", starter, 1)), load=lambda: spoilt)
     with pytest.raises(VocableError) as caught:
-        make(starter, request(("portrait of lyra", 1), steps=1), (spoilt,))
+        make(starter, request(("portrait of lyra", 1), steps=1), (word,))
     assert caught.value.code == "picture.not_finite"
 
 

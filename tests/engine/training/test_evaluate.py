@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.embedding.create import create_embedding
+from engine.embedding.shelf import shelve
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.models.starter.sample import HELD_OUT_DIR, ORACLE_TEXT, TEMPLATES
@@ -44,7 +45,7 @@ def test_equal_questions_have_equal_answers_whatever_else_is_asked(
 
 def test_a_word_made_of_another_has_that_words_loss(starter: Model, held_out: Path, latents: Path) -> None:
     word = create_embedding(starter, name="mia", init_text="girl", vectors=1)
-    (girl, mia) = measure(starter, held_out, latents, ["girl", "mia"], words=[word])[-1]
+    (girl, mia) = measure(starter, held_out, latents, ["girl", "mia"], words=[shelve(word)])[-1]
     assert girl == mia
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.embedding.create import create_embedding
 from engine.embedding.read import read_embedding
+from engine.embedding.shelf import shelve
 from engine.errors import VocableError
 from engine.events import CopySaved, Ended, Event, Prepared, PreviewSaved, Progress, Warned
 from engine.models.catalog import ModelEntry
@@ -79,7 +80,7 @@ def test_training_lowers_the_loss_and_writes_the_word(starter: Model, make_job: 
         folder=dataset,
         lines=job.resolved.lines,
         phrases=[job.recipe.start.init_text, "mia"],
-        words=[word],
+        words=[shelve(word)],
         width=64,
         height=64,
         seed=1,

@@ -1,0 +1,177 @@
+"""From a request to the pictures to make: prompts parsed, their words read, and what people should know beforehand.
+
+Called by `generate` before its first step. Every distinct prompt is parsed once, and of all words only those that a
+prompt uses are read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.embedding.shelf import Word
+from engine.events import Warned
+from engine.models.catalog import other_model
+from engine.models.load import Model
+from engine.prompt.conditioning import condition
+from engine.prompt.encode import check_clip_skip, check_width
+from engine.prompt.layout import Lexicon
+from engine.prompt.parse import ParsedPrompt, Part, Tag, entry_at, parse_prompt
+from engine.recipe import Emphasis
+from engine.sampling.guidance import Course
+from engine.sampling.samplers import find_sampler
+from engine.text import escape
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    pictures: tuple[tuple[str, int], ...]
+    """Prompt and seed of each picture."""
+    negative_prompt: str
+    sampler: str
+    steps: int
+    cfg_scale: float
+    """Guidance scale; at 1 the negative prompt is not used and a step costs half."""
+    width: int
+    """In pixels, as is height; a multiple of the model's latent factor."""
+    height: int
+    emphasis: Emphasis = "Original"
+    clip_skip: int = 1
+    """Layer of the text encoder that is used, counted from its end."""
+    compat: str = ""
+    """`webui`: switches of prompts count calls of the U-Net, from 0."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One picture to make."""
+
+    prompt: str
+    seed: int
+    parsed: ParsedPrompt
+    is_guided: bool
+    """Whether the negative prompt plays a part in it."""
+
+    def chunks(self) -> int:
+        """Chunks of its longest part."""
+        return max(len(entry.chunks) for part in self.parsed.parts for entry in part.entries)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before the first step."""
+
+    request: PictureRequest
+    orders: tuple[Order, ...]
+    negative: ParsedPrompt
+    words: Mapping[str, Word]
+    """Those that the prompts use, by name."""
+    clip_skip: int
+    """As it is for this model."""
+    warnings: tuple[Warned, ...]
+    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def words_of(self, order: Order) -> dict[str, Word]:
+        """The words that one picture shows: its prompt's, then the negative prompt's."""
+        names = [*order.parsed.words, *(self.negative.words if order.is_guided else ())]
+        return {name: self.words[name] for name in names}
+
+
+def make_plan(model: Model, request: PictureRequest, words: Sequence[Word]) -> Plan:
+    """Parse the prompts and read the words that they use.
+
+    Raises:
+        VocableError: `sampler.unknown`, `picture.clip_skip`, `embedding.width`, `embedding.too_long`, or what keeps a
+            word from being read.
+    """
+    lexicon = Lexicon(model.tokenizer, [(word.name, word.vectors) for word in words])
+    steps = request.steps * (find_sampler(request.sampler).calls_per_step if request.compat == "webui" else 1)
+    parsed: dict[str, ParsedPrompt] = {}
+    orders = []
+    for prompt, seed in request.pictures:
+        if prompt not in parsed:
+            parsed[prompt] = parse_prompt(prompt, lexicon, steps=steps, emphasis=request.emphasis)
+        parts = parsed[prompt].parts
+        is_guided = request.cfg_scale != 1 or len(parts) > 1 or parts[0].weight != 1
+        orders.append(Order(prompt, seed, parsed[prompt], is_guided))
+    # Where it plays no part it is not looked at, so that it can neither fail nor warn.
+    text = request.negative_prompt if any(order.is_guided for order in orders) else ""
+    negative = parse_prompt(text, lexicon, steps=steps, emphasis=request.emphasis, negative=True)
+    prompts = [*parsed.values(), negative]
+    known = {word.name: word for word in reversed(words)}
+    used = {name: known[name] for prompt in prompts for name in prompt.words}
+    for name, word in used.items():
+        check_width(name, word.width, model)
+    clip_skip = 1 if model.entry.family == "sd2" else request.clip_skip
+    check_clip_skip(model, clip_skip)
+    warnings = [*_warn_of_prompts(prompts), *_warn_of_words(model, used.values())]
+    if clip_skip != request.clip_skip:
+        title = f"CLIP skip {request.clip_skip} has no effect: {model.entry.name} is of the SD 2.x family."
+        warnings.append(Warned("prompt.clip_skip", title))
+    vectors = {name: word.load().vectors for name, word in used.items()}
+    return Plan(request, tuple(orders), negative, used, clip_skip, tuple(warnings), vectors)
+
+
+def make_batches(orders: Sequence[Order], size: int) -> list[list[Order]]:
+    """Cut the orders into batches of alike pictures: padding would make a picture depend on its neighbours.
+
+    Args:
+        size: pictures of one part in a batch; of pictures with more parts fewer, for the U-Net sees each part.
+    """
+    batches: list[list[Order]] = []
+    for (_, parts, _), alike in groupby(
+        orders, key=lambda order: (order.chunks(), len(order.parsed.parts), order.is_guided)
+    ):
+        group = list(alike)
+        step = max(1, 2 * size // (parts + 1))
+        batches += [group[start : start + step] for start in range(0, len(group), step)]
+    return batches
+
+
+def chart(model: Model, plan: Plan, part: Part, calls: int) -> Course:
+    """Lay a part's schedule out over the calls of the U-Net, and encode what it says.
+
+    Args:
+        calls: of the U-Net, all in all; a sampler of second order makes two of them a step.
+    """
+    texts = Counter(entry.chunks for entry in part.entries)
+    rows = {chunks: row for row, chunks in enumerate(texts)}
+    per_step = find_sampler(plan.request.sampler).calls_per_step
+    compat = plan.request.compat
+    steps = (call + 1 if compat == "webui" else call // per_step + 1 for call in range(calls))
+    held = {id(entry): rows[entry.chunks] for entry in part.entries}
+    conditioning = condition(
+        model,
+        list(texts),
+        plan.vectors,
+        shares=tuple(texts.values()),
+        emphasis=plan.request.emphasis,
+        clip_skip=plan.clip_skip,
+    )
+    return Course(conditioning, tuple(held[id(entry_at(part, step, compat=compat))] for step in steps), part.weight)
+
+
+def _warn_of_prompts(prompts: Sequence[ParsedPrompt]) -> Iterator[Warned]:
+    for name in dict.fromkeys(name for prompt in prompts for name in prompt.unknown):
+        title = f"There is no word '{escape(name, 100)}' that this model can use; it was left out."
+        yield Warned("prompt.unknown_word", title, "`vocable words` lists the words and what is wrong with each.")
+    for tag in dict.fromkeys(tag for prompt in prompts for tag in prompt.tags):
+        title = f"{_show(tag)} has no effect: of tags only <embedding:...> is understood."
+        yield Warned("prompt.tag", title)
+
+
+def _warn_of_words(model: Model, words: Iterable[Word]) -> Iterator[Warned]:
+    for word in words:
+        other = other_model(word.model, word.model_hash, name=model.entry.name, hash=model.entry.hash)
+        if other:
+            title = f"The word '{word.name}' was trained on {escape(other, 200)}, not on {model.entry.name}."
+            yield Warned("prompt.other_model", title, "It may show something else than it did there.")
+
+
+def _show(tag: Tag) -> str:
+    return escape(f"<{':'.join((tag.kind, *tag.arguments))}>", 100)
