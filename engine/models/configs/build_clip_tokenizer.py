@@ -1,10 +1,9 @@
 """Makes `clip_tokenizer/`, the tokenizer folder of Stable Diffusion 1.x, from the vocabulary that OpenAI published.
 
-    python -m engine.models.configs.build_clip_tokenizer bpe_simple_vocab_16e6.txt.gz engine/models/configs/clip_tokenizer
+    python -m engine.models.configs.build_clip_tokenizer SOURCE engine/models/configs/clip_tokenizer
 
-The source is a file of OpenAI's CLIP; the package open-clip-torch ships it as `open_clip/bpe_simple_vocab_16e6.txt.gz`.
-Equal sources give equal files. Radford et al. 2021, Learning Transferable Visual Models From Natural Language
-Supervision.
+The source is `bpe_simple_vocab_16e6.txt.gz` of OpenAI's CLIP; the package open-clip-torch ships it too. Equal sources
+give equal files. Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision.
 """
 
 from __future__ import annotations
