@@ -20,6 +20,7 @@ from engine.embedding.vectors import Embedding, check_vectors
 from engine.embedding.webui import encode_webui
 from engine.embedding.write import encode_safetensors, is_same
 from engine.errors import VocableError
+from engine.names import sanitize_name
 from engine.text import escape
 
 Format = Literal["safetensors", "webui-pt", "diffusers", "onetrainer", "png"]
@@ -36,11 +37,11 @@ _SHOWN_LABELS = 8
 
 _PLAIN_PX, _PLAIN_COLOUR = 512, (58, 66, 84)
 
-_LOSSLESS = (
+_NOTE_LOSSLESS = (
     "Only copies that are lossless and unscaled keep the word: as JPEG, or after an upload that shrinks, it is gone."
 )
-_ONE_ENCODER = "InvokeAI does not recognise this layout; it takes safetensors and webui-pt."
-_TWO_ENCODERS = (
+_NOTE_INVOKEAI = "InvokeAI does not recognise this layout; it takes safetensors and webui-pt."
+_NOTE_HALVES = (
     "There are two files, one for each text encoder of SDXL: load the first with tokenizer and text_encoder, the one"
     " with _2 with tokenizer_2 and text_encoder_2. No program but diffusers takes them; others read safetensors."
 )
@@ -72,24 +73,24 @@ def convert(embedding: Embedding, format: Format, *, picture: Image.Image | None
     if format == "onetrainer":
         tensors = embedding.encoders() if embedding.split else {"emp_params": embedding.vectors}
         data = encode_tensors(tensors, header_entries(embedding))
-        return _check(embedding, ".safetensors", data, *(() if embedding.split else (_ONE_ENCODER,)))
+        return _check(embedding, ".safetensors", data, *(() if embedding.split else (_NOTE_INVOKEAI,)))
     if format == "webui-pt":
         return _check(embedding, ".pt", encode_webui(embedding), *_losses(embedding))
     if format == "png":
         carrier = encode_carrier(embedding, picture or Image.new("RGB", (_PLAIN_PX, _PLAIN_PX), _PLAIN_COLOUR))
-        return _check(embedding, ".png", carrier, *_losses(embedding), _LOSSLESS)
+        return _check(embedding, ".png", carrier, *_losses(embedding), _NOTE_LOSSLESS)
     return _check(embedding, ".safetensors", encode_safetensors(embedding))
 
 
 def join_halves(left: Embedding, right: Embedding) -> Embedding:
-    """Make one word for two text encoders out of the two files in which diffusers keeps it, in either order.
+    """Make one word for two text encoders out of the two files in which diffusers keeps it; SDXL's in either order.
 
     Name and origin are those of the first encoder's half; what that does not say is taken from the other.
 
     Raises:
         VocableError: `embedding.halves` when the two are not the halves of one word.
     """
-    if left.vectors.shape[1] > right.vectors.shape[1]:
+    if (left.vectors.shape[1], right.vectors.shape[1]) == (1280, 768):
         left, right = right, left
     width = left.vectors.shape[1]
     problem = ""
@@ -123,16 +124,20 @@ def _convert_to_diffusers(embedding: Embedding) -> Converted:
     for suffix, rows in zip(("", "_2"), embedding.encoders().values(), strict=False):
         data = encode_tensors({embedding.name: rows}, header_entries(embedding))
         files += _check(replace(embedding, vectors=rows, split=0), f"{suffix}.safetensors", data).files
-    return Converted(tuple(files), (_TWO_ENCODERS if embedding.split else _ONE_ENCODER,))
+    return Converted(tuple(files), (_NOTE_HALVES if embedding.split else _NOTE_INVOKEAI,))
 
 
 def _check(embedding: Embedding, suffix: str, data: bytes, *notes: str) -> Converted:
     """Read a file again as if it were a stranger's, and refuse one that holds anything but this word."""
-    words = read_words(data, embedding.name).words
-    if len(words) != 1 or not is_same(words[0], embedding):
-        title = f"The word '{embedding.name}' does not read back from a {suffix} file as it was written."
-        raise VocableError("embedding.verify", title, "Choose another format or another name; nothing was written.")
-    return Converted(((suffix, data),), notes)
+    reason = "It holds something else."
+    try:
+        words = read_words(data, embedding.name).words
+        if [word.name for word in words] == [sanitize_name(embedding.name)] and is_same(words[0], embedding):
+            return Converted(((suffix, data),), notes)
+    except VocableError as error:
+        reason = error.title
+    title = f"A {suffix} file of the word '{embedding.name}' would not be read as it is written: {reason}"
+    raise VocableError("embedding.verify", title, "Choose another format or another name; nothing was written.")
 
 
 def _losses(embedding: Embedding) -> list[str]:
