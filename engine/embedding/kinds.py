@@ -80,6 +80,8 @@ def name_file(data: bytes) -> str:
         return "a web page: the download went wrong; use the download link of the page"
     if not data.strip(b"\0"):
         return "nothing but zeros: the copy or download went wrong"
+    if data.endswith(b".") and data.startswith((b"c", b"(", b"}", b"]")) and b"\n" in data[:256]:
+        return "a Python pickle that torch did not write"
     if text.startswith((b"{", b"[")):
         return "JSON text"
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from engine.embedding.kinds import name_contents
 from engine.embedding.standins import ParameterDict
 from engine.embedding.stored import StoredTensor
-from engine.embedding.vectors import Embedding, check_shape, check_vectors
+from engine.embedding.vectors import MAX_VECTORS, Embedding, check_shape, check_vectors
 from engine.errors import VocableError
 from engine.names import sanitize_name
 
@@ -94,8 +95,8 @@ def _from_list(items: list[Any], name: str) -> Embedding:
     """ComfyUI's reading of a list: the rows of all tensors, those of each text encoder for themselves."""
     found: dict[int, list[StoredTensor]] = {}
     keys = []
-    for item in items[:MAX_WORDS]:
-        for key, value in item.items() if isinstance(item, dict) else ():
+    for item in items[:MAX_VECTORS]:
+        for key, value in islice(item.items(), MAX_VECTORS) if isinstance(item, dict) else ():
             if isinstance(value, StoredTensor) and value.shape and len(value.shape) <= 2:
                 found.setdefault(value.shape[-1], []).append(value)
                 keys.append(key)

@@ -75,11 +75,12 @@ def describe_tensor(storage: Storage, offset: Any, shape: Any, strides: Any) -> 
         VocableError: `embedding.unreadable` when they are no such numbers, reach beyond the storage, or let two
             places of the tensor be one (a stride of 0, say, with which a small file could claim any size).
     """
-    numbers = (offset, *shape, *strides) if isinstance(shape, tuple) and isinstance(strides, tuple) else (None,)
-    if not all(type(number) is int and 0 <= number < _FAR for number in numbers):
-        raise broken_tensor("a tensor's shape, strides or offset are not what they should be")
+    if not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise broken_tensor("a tensor has no shape")
     if len(shape) != len(strides) or len(shape) > MAX_RANK:
         raise broken_tensor(f"a tensor has {len(shape)} dimensions with {len(strides)} strides")
+    if not all(type(number) is int and 0 <= number < _FAR for number in (offset, *shape, *strides)):
+        raise broken_tensor("a tensor's shape, strides or offset are not what they should be")
     if prod(shape) == 0:
         return StoredTensor(storage, 0, shape, (0,) * len(shape))
     reach = 1
