@@ -21,12 +21,13 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.paths import Workspace, find_socket
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
-from daemon.protocol.runs import LossSeries, RunDetail, RunList, RunView
+from daemon.protocol.runs import LossSeries, MoveRun, RunDetail, RunList, RunView
 from daemon.protocol.service import (
     API_VERSION,
     HEARTBEAT_S,
     ModelList,
     ModelView,
+    QueueView,
     ServerInfo,
     State,
     StreamLine,
@@ -100,6 +101,18 @@ class Client:
 
     async def command(self, run: str, command: RunCommand) -> RunView:
         return await self._post(f"/v1/runs/{quote(run, safe='')}/{command}", RunView)
+
+    async def move(self, run: str, request: MoveRun) -> RunView:
+        """Put a queued run elsewhere in the queue."""
+        body = request.model_dump(mode="json", exclude_none=True)
+        return await self._check(f"/v1/runs/{quote(run, safe='')}/move", RunView, body)
+
+    async def queue(self) -> QueueView:
+        return await self._get("/v1/queue", QueueView)
+
+    async def resume_queue(self) -> QueueView:
+        """Let a queue go on that was paused after too many lost workers."""
+        return await self._post("/v1/queue/resume", QueueView)
 
     async def losses(self, run: str, points: int = 200) -> LossSeries:
         return await self._get(f"/v1/runs/{quote(run, safe='')}/losses?points={points}", LossSeries)

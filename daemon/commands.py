@@ -14,6 +14,7 @@ from pathlib import Path
 from daemon.ledger import Ledger
 from daemon.logs import bind_run
 from daemon.paths import Workspace
+from daemon.protocol.runs import MoveRun
 from daemon.protocol.states import POSSIBLE, RunCommand
 from daemon.runs import Run, is_repeated, new_run
 from daemon.turns import Turns
@@ -30,6 +31,7 @@ class Commands:
     Args:
         lock: held while a command changes something; the queue holds it while it handles what the worker says.
         work_on: has the queue see what is to do now.
+        try_again: has a queue that is paused after too many crashes go on.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Commands:
         *,
         lock: asyncio.Lock,
         work_on: Callable[[], None],
+        try_again: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._workspace = workspace
@@ -47,6 +50,7 @@ class Commands:
         self._turns = turns
         self._lock = lock
         self._work_on = work_on
+        self._try_again = try_again
         self._clock = clock
         self._is_closed = False
 
@@ -113,8 +117,35 @@ class Commands:
                 self._check_possible(run, command)
                 await {"pause": self._pause, "resume": self._resume, "stop": self._stop}[command](run)
                 bind_run(_log, run.id).info("%s asked for; it is %s", command, run.view.state)
-            if command != "pause":
-                self._work_on()
+            if command == "resume":
+                self._try_again()
+            self._work_on()
+            return run
+
+    async def move(self, reference: str, request: MoveRun) -> Run:
+        """Put a queued run elsewhere in the queue; moving it to where it is changes nothing.
+
+        Raises:
+            VocableError: `run.unknown`, `run.ambiguous`, `run.state` for a run, or a neighbour, that is not queued.
+        """
+        async with self._lock:
+            self.check_open()
+            self._ledger.check_writable()
+            run, order = self._find_queued(reference), self._ledger.runs.waiting()
+            places = sorted(other.position for other in order)
+            if request.before is not None:
+                neighbour = self._find_queued(request.before)
+                order = [other for other in order if other is not run or other is neighbour]
+                index = order.index(neighbour)
+                order[index:index] = [] if neighbour is run else [run]
+            else:
+                order.remove(run)
+                order.insert(0 if request.place == "first" else len(order), run)
+            changed = [run for run, place in zip(order, places, strict=True) if run.position != place]
+            for moved, place in zip(order, places, strict=True):
+                moved.position = place
+            await self._ledger.keep(*changed)
+            self._work_on()
             return run
 
     async def _pause(self, run: Run) -> None:
@@ -130,6 +161,7 @@ class Commands:
             await self._ledger.keep(run)
         else:
             self._check_name(run.view.name, but=run.id)
+            run.lost_at = None
             await self._turns.requeue(run)
 
     async def _stop(self, run: Run) -> None:
@@ -140,6 +172,13 @@ class Commands:
         else:
             # The worker writes the embedding from the checkpoint, so the run has to come to it once more.
             await self._turns.requeue(run, asked="stop")
+
+    def _find_queued(self, reference: str) -> Run:
+        run = self._ledger.runs.find(reference)
+        if run.view.state != "queued":
+            title = f"Run {run.id} is {run.view.state}; only a queued run has a place in the queue."
+            raise VocableError("run.state", title, "List the queue with: vocable queue")
+        return run
 
     def _check_name(self, name: str, *, but: str = "") -> None:
         other = self._ledger.runs.namesake(name, but=but)

@@ -1,7 +1,7 @@
 """Keeps the one worker process: starts it, with growing pauses after crashes, and lets it go when it has no work.
 
 Used by the queue, which decides what the worker does. The invariant: at most one worker at a time, and none is
-started before the end of the last one was handled.
+started before the last one, be it of an earlier service, is gone and its end was handled.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.protocol.service import WorkerView
+from daemon.worker.footprint import clear_away
 from daemon.worker.supervise import WorkerExit
 from engine.errors import VocableError
 from engine.text import escape
@@ -22,6 +24,9 @@ CRASH_WINDOW_S = 600.0
 """So many crashes within this time are a loop."""
 
 RETIRE_TIMEOUT_S = 10.0
+
+KILL_TIMEOUT_S = 10.0
+"""The kernel has to end a process that an earlier service left; longer means that it sits in a driver."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +75,8 @@ class Keeper:
         backoff: Callable[[int], float] = backoff_s,
     ) -> None:
         self.view = WorkerView()
+        self.surrender = ""
+        """Why no worker is started any more until somebody asks for another try, for people."""
         self._make_worker = make_worker
         self._settings = settings
         self._on_message = on_message
@@ -80,10 +87,12 @@ class Keeper:
         self._crashes: deque[float] = deque()
         self._not_before = 0.0
         self._leaving: asyncio.Task[None] | None = None
+        self._clearing: asyncio.Task[None] | None = None
 
     @property
     def is_present(self) -> bool:
-        return self._worker is not None
+        """Whether there is a worker, or what an earlier service left of one."""
+        return self._worker is not None or self._clearing is not None
 
     @property
     def is_ready(self) -> bool:
@@ -98,6 +107,16 @@ class Keeper:
         """Seconds until a worker may be started."""
         return max(0.0, self._not_before - asyncio.get_running_loop().time())
 
+    def clear_away(self, footprint: Path, on_done: Callable[[], None]) -> None:
+        """End the worker that an earlier service left, if there is one; `on_done` follows when it is gone."""
+        self._clearing = asyncio.create_task(self._clear_away(footprint, on_done))
+
+    async def close(self) -> None:
+        """Wait no longer for what an earlier service left."""
+        if self._clearing:
+            self._clearing.cancel()
+            await asyncio.gather(self._clearing, return_exceptions=True)
+
     async def start(self) -> None:
         """Start a worker; it is ready when it says so. A refusal of the system counts as a crash."""
         worker = self._make_worker(self._on_message, self._on_exit)
@@ -106,7 +125,7 @@ class Keeper:
         try:
             await worker.start(self._settings)
         except VocableError as error:
-            self._on_exit(WorkerExit("exit", 1, escape(f"{error.title} {error.hint}")))
+            self._on_exit(WorkerExit("refused", 1, escape(error.title), escape(error.hint)))
             return
         self._show(pid=worker.pid)
         _log.info("worker started (pid %s)", worker.pid)
@@ -147,6 +166,10 @@ class Keeper:
 
     def note_exit(self, end: WorkerExit) -> None:
         """Take the end of the worker into account; must be called for each `on_exit`."""
+        if end.kind == "wedged":
+            self._show(state="gpu_wedged", model="", note=f"{end.title} {end.hint}")
+            _log.error("worker lost: %s", end.title)
+            return
         self._worker, self._leaving = None, None
         self._show(pid=None, state="absent", model="", note="")
         if end.kind == "asked":
@@ -159,10 +182,29 @@ class Keeper:
         self._show(state="failed", note=end.title)
         _log.error("worker lost (%d in the last minutes): %s", len(self._crashes), end.title)
 
+    def give_up(self, reason: str) -> None:
+        """Start no worker until `forgive`."""
+        self.surrender = reason
+
     def forgive(self) -> None:
         """Forget all crashes, since somebody asked for another try."""
+        self.surrender = ""
         self._crashes.clear()
         self._not_before = 0.0
+
+    async def _clear_away(self, footprint: Path, on_done: Callable[[], None]) -> None:
+        try:
+            await clear_away(footprint, kill_s=KILL_TIMEOUT_S, on_stuck=self._show_stuck)
+        except OSError as error:
+            _log.error("whether an earlier worker still lives is not known: %s", error.strerror)
+        self._clearing = None
+        self._show(pid=None, state="absent", note="")
+        on_done()
+
+    def _show_stuck(self, pid: int) -> None:
+        note = f"The worker of an earlier service (pid {pid}) hangs inside a driver and cannot be killed."
+        self._show(pid=pid, state="gpu_wedged", note=f"{note} Restart the machine.")
+        _log.error("%s", note)
 
     def _show(self, **changes: Any) -> None:
         changed = self.view.model_copy(update=changes)

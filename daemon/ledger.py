@@ -54,12 +54,14 @@ class Ledger:
         if self._refusal:
             raise self._refusal
 
-    async def keep(self, run: Run) -> None:
-        """Save a run's state and losses, then tell everybody."""
-        self._unsaved.pop(run.id, None)
-        if not await self.try_to(self.history.save([run])):
-            self._unsaved[run.id] = run
-        self.announce(run)
+    async def keep(self, *runs: Run) -> None:
+        """Save states and losses of runs, all or none, then tell everybody."""
+        for run in runs:
+            self._unsaved.pop(run.id, None)
+        if not await self.try_to(self.history.save(runs)):
+            self._unsaved |= {run.id: run for run in runs}
+        for run in runs:
+            self.announce(run)
 
     def note(self, run: Run) -> None:
         """Tell of progress, and save it with the next regular save."""

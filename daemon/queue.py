@@ -24,11 +24,13 @@ from daemon.logs import bind_run
 from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.runs import ErrorInfo
+from daemon.protocol.service import QueueView
 from daemon.reports import Reports
 from daemon.room import Room
 from daemon.runs import Run, describe_error
 from daemon.trash import keep_copy
 from daemon.turns import Turns
+from daemon.worker.footprint import NAME as FOOTPRINT
 from daemon.worker.supervise import WorkerExit
 from engine.errors import VocableError
 from engine.files import make_folder
@@ -64,6 +66,8 @@ class Queue:
     ) -> None:
         self._workspace = workspace
         self._ledger = ledger
+        self._hub = hub
+        self._told = QueueView()
         self._idle_unload_s = idle_unload_s
         self._clock = clock
         self._inbox: asyncio.Queue[Message | WorkerExit | Run | Job | None] = asyncio.Queue()
@@ -78,11 +82,13 @@ class Queue:
             worker_settings,
             on_message=self._inbox.put_nowait,
             on_exit=self._inbox.put_nowait,
-            on_change=lambda: hub.fact("worker", self.keeper.view),
+            on_change=self._worker_changed,
             backoff=backoff,
         )
         self._turns = Turns(ledger, self.keeper, clock)
-        self.commands = Commands(workspace, ledger, self._turns, lock=self._lock, work_on=self._work_on, clock=clock)
+        self.commands = Commands(
+            workspace, ledger, self._turns, lock=self._lock, work_on=self._wake, try_again=self._try_again, clock=clock
+        )
         self._room = Room(ledger, self._turns, workspace.embeddings, self._wake_runs)
         self.reports = Reports(
             ledger,
@@ -105,6 +111,7 @@ class Queue:
                 await self._turns.leave(run, "paused")
             elif run.view.state == "running" or run.view.asked:
                 await self._turns.requeue(run, asked=run.view.asked)
+        self.keeper.clear_away(self._workspace.state / FOOTPRINT, self._wake)
         self._task = asyncio.create_task(self._work())
         self._room.start()
         self._wake()
@@ -119,6 +126,7 @@ class Queue:
         if self._turns.current:
             await self._wait_or_hurry(self._turns.has_left, timeout_s)
         await self._end_worker()
+        await self.keeper.close()
         await self.reports.close()
         if self._task:
             self._task.cancel()
@@ -142,11 +150,31 @@ class Queue:
         """Make `stop` wait for nothing more."""
         self._hurry.set()
 
-    def add_job(self, job: Job) -> None:
-        """Take a job for the worker. Raises VocableError `queue.full` or `service.stopping`."""
+    def view(self) -> QueueView:
+        """Whether runs and jobs get to a worker, and in which order runs will."""
+        order = [run.id for run in self._ledger.runs.waiting()]
+        if self.keeper.surrender:
+            return QueueView(state="paused", reason=self.keeper.surrender, order=order)
+        if self.keeper.view.state == "gpu_wedged":
+            return QueueView(state="blocked", reason=self.keeper.view.note, order=order)
+        return QueueView(order=order)
+
+    def resume(self) -> QueueView:
+        """Have a queue that was paused after too many crashes try again. Raises VocableError `service.stopping`."""
         self.commands.check_open()
+        self._try_again()
+        self._wake()
+        return self.view()
+
+    def add_job(self, job: Job) -> None:
+        """Take a job for the worker. Raises VocableError `queue.full`, `queue.paused` or `service.stopping`."""
+        self.commands.check_open()
+        view = self.view()
+        if view.state != "running":
+            hint = "Let it go on with: vocable queue resume" if view.state == "paused" else ""
+            raise VocableError("queue.paused", view.reason, hint)
         self.jobs.add(job)
-        self._work_on()
+        self._wake()
 
     def cancel_job(self, job: Job) -> JobView:
         """End a job; the worker follows soon when it has it. A job that ended stays as it is."""
@@ -182,12 +210,21 @@ class Queue:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.keeper.stop(timeout_s=1), 1)
 
-    def _work_on(self) -> None:
-        """See what is to do, also after a crash loop: somebody asks for another try."""
-        if self._ledger.has_problem("worker"):
-            self.keeper.forgive()
-            self._ledger.set_problem("worker", "")
-        self._wake()
+    def _try_again(self) -> None:
+        """Start workers again after a crash loop: somebody asked for it."""
+        self.keeper.forgive()
+        self._ledger.set_problem("worker", "")
+
+    def _worker_changed(self) -> None:
+        view = self.keeper.view
+        self._hub.fact("worker", view)
+        self._ledger.set_problem("device", view.note if view.state == "gpu_wedged" else "")
+
+    def _tell_queue(self) -> None:
+        view = self.view()
+        if view != self._told:
+            self._told = view
+            self._hub.fact("queue", view)
 
     def _wake(self) -> None:
         self._inbox.put_nowait(None)
@@ -207,6 +244,7 @@ class Queue:
                 try:
                     await self._take(item)
                     await self._dispatch()
+                    self._tell_queue()
                 except Exception:
                     _log.exception("what the worker said could not be handled")
 
@@ -224,7 +262,7 @@ class Queue:
     async def _dispatch(self) -> None:
         """Give the worker everything that it should have now."""
         self._stop_timer()
-        if self._is_stopping or self._ledger.has_problem("worker"):
+        if self._is_stopping or self.keeper.surrender:
             return
         run, jobs = self._turns.next(), list(self.jobs.open())
         if not run and not jobs:

@@ -19,6 +19,7 @@ from daemon.room import Room
 from daemon.runs import Run, add_warning, apply_event, describe_error, leave_device, read_error
 from daemon.trash import move_away
 from daemon.turns import Turns
+from daemon.worker.board import JOB
 from daemon.worker.supervise import WorkerExit
 from engine.errors import VocableError
 from engine.events import CheckpointSaved, Ended, Event, PhaseChanged, Prepared, PreviewSaved, event_from_dict
@@ -118,33 +119,48 @@ class Reports:
         """Keep what the worker had for the next one; after too many crashes, give up."""
         self._keeper.note_exit(end)
         is_crash = end.kind != "asked"
-        for job in [job for job in self._jobs.open() if job.sent and job.view.result is None]:
-            self._jobs.give_back(job, end.title, is_crash=is_crash)
         had_run, run = self._turns.lose_worker(), self._turns.current
+        is_runs_own = had_run and end.mark.phase != JOB
+        for job in [job for job in self._jobs.open() if job.sent and job.view.result is None]:
+            self._jobs.give_back(job, end.title, is_crash=is_crash and not is_runs_own)
         if run and had_run and not run.outcome:
-            if is_crash:
-                run.view.restarts += 1
-                add_warning(run.view, "worker.lost", end.title, "The run goes on from its newest checkpoint.")
-            if run.view.asked == "pause":
-                await self._turns.leave(run, "paused")
-            else:
-                leave_device(run.view, asked=run.view.asked)
-                await self._ledger.keep(run)
+            await self._take_run_back(run, end if is_crash else None, is_runs_own=is_runs_own)
         if is_crash and self._keeper.is_looping:
             await self._give_up(end)
+
+    async def _take_run_back(self, run: Run, crash: WorkerExit | None, *, is_runs_own: bool) -> None:
+        """Keep the run that a lost worker had for the next one; one that ended two workers at the same step is not
+        tried a third time. Who was killed from outside was not killed by what the run does."""
+        if crash:
+            run.view.restarts += 1
+            add_warning(run.view, "worker.lost", crash.title, f"The run goes on by itself. {crash.hint}".strip())
+        is_suspect = crash is not None and is_runs_own and crash.kind != "killed"
+        if crash and is_suspect and run.lost_at and run.lost_at.step == crash.mark.step:
+            title = f"The worker was lost twice at the same step. {crash.title}"
+            hint = f"The run is not tried again by itself. {crash.hint}".strip()
+            await self._turns.leave(run, "failed", ErrorInfo(code="worker.poison", title=title, hint=hint))
+            return
+        if crash and is_suspect:
+            run.lost_at = crash.mark
+        if run.view.asked == "pause":
+            await self._turns.leave(run, "paused")
+        else:
+            leave_device(run.view, asked=run.view.asked)
+            await self._ledger.keep(run)
 
     async def _give_up(self, end: WorkerExit) -> None:
         """Stop feeding work to workers that die of it."""
         title = f"The worker was lost {CRASHES} times within {CRASH_WINDOW_S / 60:g} minutes. {end.title}"
-        hint = "See state/worker.log in the workspace; resume the run to try again."
-        error = ErrorInfo(code="worker.crash_loop", title=title, hint=hint)
-        _log.error("the queue is paused: %s", title)
-        self._ledger.set_problem("worker", f"The queue is paused. {title}")
-        run = self._turns.next()
-        if run:
-            await self._turns.leave(run, "failed", error)
+        hint = "See state/worker.log in the workspace; let the queue go on with: vocable queue resume"
+        reason = f"The queue is paused. {title}"
+        _log.error("%s", reason)
+        self._keeper.give_up(reason)
+        self._ledger.set_problem("worker", f"{reason} {hint}")
+        run = self._turns.current
+        if run and not run.outcome:
+            await self._turns.requeue(run, asked=run.view.asked)
         for job in list(self._jobs.open()):
-            self._jobs.end(job, "failed", error)
+            self._jobs.end(job, "failed", ErrorInfo(code="worker.crash_loop", title=title, hint=hint))
 
     async def _take_event(self, run: Run, event: Event) -> None:
         phase = run.view.phase

@@ -13,6 +13,7 @@ from typing import Any
 
 from daemon.protocol.runs import ErrorInfo, RunView, Warning
 from daemon.protocol.states import ENDED, RunCommand, RunState
+from daemon.worker.board import Mark
 from engine.errors import VocableError
 from engine.events import (
     CheckpointSaved,
@@ -46,6 +47,8 @@ class Run:
     """Reported and not yet in the history."""
     outcome: RunState | None = None
     """How it ended, while its word is not known to the library yet."""
+    lost_at: Mark | None = None
+    """Where it was when it last brought a worker down."""
 
     @property
     def id(self) -> str:
@@ -96,8 +99,13 @@ class RunTable:
 
     def next_waiting(self) -> Run | None:
         """The head of the queue."""
-        waiting = [run for run in self._runs.values() if run.view.state == "queued"]
-        return min(waiting, key=lambda run: run.position, default=None)
+        queued = (run for run in self._runs.values() if run.view.state == "queued")
+        return min(queued, key=lambda run: run.position, default=None)
+
+    def waiting(self) -> list[Run]:
+        """The queue, its head first."""
+        queued = [run for run in self._runs.values() if run.view.state == "queued"]
+        return sorted(queued, key=lambda run: run.position)
 
     def unfinished(self) -> list[Run]:
         return [run for run in self._runs.values() if run.view.state not in ENDED]

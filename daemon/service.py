@@ -136,6 +136,7 @@ class Service:
             runs=self.ledger.runs.ordered(),
             words=self.library.words(),
             worker=self.queue.keeper.view,
+            queue=self.queue.view(),
             folders={"embeddings": self.library.health()},
             problem=self.ledger.problem,
         )

@@ -26,6 +26,7 @@ STATUS: dict[str, int] = {
     "model.unknown": 422,
     "model.unreadable": 422,
     "queue.full": 503,
+    "queue.paused": 503,
     "recipe.invalid": 422,
     "request.fields": 422,
     "request.foreign": 403,

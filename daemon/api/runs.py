@@ -1,4 +1,4 @@
-"""Routes of runs: create, list, show, command, losses."""
+"""Routes of runs and their queue: create, list, show, command, move, losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.api.bodies import query_number, read_body, reply, service_of
-from daemon.protocol.runs import CreateRun, LossSeries, RunDetail, RunList
+from daemon.protocol.runs import CreateRun, LossSeries, MoveRun, RunDetail, RunList
 from daemon.protocol.states import RunCommand
 from engine.errors import VocableError
 
@@ -43,6 +43,20 @@ async def command_run(request: Request) -> Response:
     return reply(run.view)
 
 
+async def move_run(request: Request) -> Response:
+    body = await read_body(request, MoveRun)
+    run = await service_of(request).queue.commands.move(request.path_params["run"], body)
+    return reply(run.view)
+
+
+async def show_queue(request: Request) -> Response:
+    return reply(service_of(request).queue.view())
+
+
+async def resume_queue(request: Request) -> Response:
+    return reply(service_of(request).queue.resume())
+
+
 async def show_losses(request: Request) -> Response:
     points = int(query_number(request, "points", 200, low=1, high=MAX_POINTS))
     ledger = service_of(request).ledger
@@ -55,5 +69,8 @@ routes = [
     Route("/v1/runs", create_run, methods=["POST"]),
     Route("/v1/runs/{run}", show_run, methods=["GET"]),
     Route("/v1/runs/{run}/losses", show_losses, methods=["GET"]),
+    Route("/v1/runs/{run}/move", move_run, methods=["POST"]),
+    Route("/v1/queue", show_queue, methods=["GET"]),
+    Route("/v1/queue/resume", resume_queue, methods=["POST"]),
     *(Route(f"/v1/runs/{{run}}/{command}", command_run, methods=["POST"]) for command in get_args(RunCommand)),
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from daemon.protocol.states import RunState
 
@@ -32,6 +32,20 @@ class CreateRun(BaseModel):
     """Body of `POST /v1/runs`: the recipe as nested plain values, checked by the service."""
 
     recipe: dict[str, Any]
+
+
+class MoveRun(BaseModel, extra="forbid"):
+    """Body of `POST /v1/runs/ID/move`: either `place` or `before`."""
+
+    place: Literal["first", "last"] | None = None
+    before: str | None = Field(None, max_length=200)
+    """A queued run, named like the one to move, which then comes right before it."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> MoveRun:
+        if (self.place is None) == (self.before is None):
+            raise ValueError("give either 'place' or 'before'")
+        return self
 
 
 class RunView(BaseModel):

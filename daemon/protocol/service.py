@@ -13,7 +13,7 @@ API_VERSION = 1
 
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
-    *("inspect", "convert", "tokens", "parameters"),
+    *("inspect", "convert", "tokens", "parameters", "queue"),
 ]
 
 HEARTBEAT_S = 10.0
@@ -37,12 +37,27 @@ class WorkerView(BaseModel):
     """The process that owns the device."""
 
     pid: int | None = None
-    state: Literal["absent", "starting", "idle", "busy", "failed"] = "absent"
+    state: Literal["absent", "starting", "idle", "busy", "failed", "gpu_wedged"] = "absent"
+    """gpu_wedged: it hangs in a driver, cannot be killed, and keeps the device; no other is started."""
     device: str = ""
     model: str = ""
     """Name of the loaded model, empty when none is."""
     note: str = ""
     """Why it failed or waits, for people."""
+
+
+class QueueView(BaseModel):
+    """`GET /v1/queue`: whether work gets to a worker.
+
+    paused: too many workers were lost in a short time; goes on after `POST /v1/queue/resume`, or when a run is resumed.
+    blocked: the device is kept by a process that cannot be killed; goes on when that is gone.
+    """
+
+    state: Literal["running", "paused", "blocked"] = "running"
+    reason: str = ""
+    """Why it is paused or blocked, for people."""
+    order: list[str] = Field(default_factory=list)
+    """Ids of the queued runs, the next one first."""
 
 
 class WordView(BaseModel):
@@ -107,6 +122,7 @@ class State(BaseModel):
     runs: list[RunView]
     words: list[WordView]
     worker: WorkerView
+    queue: QueueView = Field(default_factory=QueueView)
     folders: dict[str, Any] = Field(default_factory=dict)
     """Watched folders with how they are watched and when they were last read."""
     problem: str = ""
@@ -117,9 +133,9 @@ class StreamLine(BaseModel):
     """One line of `GET /v1/events?after=BOOT_ID:SEQ` (NDJSON).
 
     hello: first line, with `boot_id`, `seq`, `oldest`. reset: `after` is unknown here; read /v1/state again.
-    fact: numbered, kept for a while; `topic` is `run` (a RunView), `worker` (a WorkerView), `job` (a JobView), `words`
-    (`count`, `usable`; read /v1/embeddings for them), `problem` (`problem`, empty when all is well), or `run.removed`
-    (`id`).
+    fact: numbered, kept for a while; `topic` is `run` (a RunView), `worker` (a WorkerView), `queue` (a QueueView),
+    `job` (a JobView), `words` (`count`, `usable`; read /v1/embeddings for them), `problem` (`problem`, empty when all
+    is well), or `run.removed` (`id`).
     gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView, topic `job` a JobView.
     heartbeat; lagged: too slow, the stream ends, read /v1/state again; bye: the service stops, with `reason`.
     """

@@ -21,7 +21,8 @@ from daemon.protocol.runs import RunView
 from daemon.protocol.service import StreamLine
 from daemon.server import serve
 from daemon.settings import Settings
-from daemon.worker.supervise import WorkerExit
+from daemon.worker.board import Mark
+from daemon.worker.exits import ExitKind, WorkerExit
 
 PATIENCE_S = 30.0
 """Only a hang takes this long."""
@@ -57,8 +58,12 @@ class StandIn:
     def kill(self) -> None:
         self._leave(WorkerExit("asked", 9, "The worker ended as it was told to."))
 
-    def die(self) -> None:
-        self._leave(WorkerExit("signal", 9, "The worker was killed from outside (SIGKILL)."))
+    def die(self, kind: ExitKind = "killed", phase: str = "step", step: int | None = None) -> None:
+        self._leave(WorkerExit(kind, 9, f"The worker was lost ({kind}).", "", Mark(phase, step, 1)))
+
+    def wedge(self) -> None:
+        """Hang where no signal reaches it; `die` ends it after all."""
+        self._exit(WorkerExit("wedged", 9, "The worker cannot be killed."))
 
     def say(self, **message: Any) -> None:
         self._say(message)
