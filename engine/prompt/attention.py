@@ -49,8 +49,12 @@ def parse_attention(text: str) -> tuple[tuple[Piece, ...], ...]:
         bracket, weight = token["open"], token["weight"]
         if bracket:
             opened[bracket].append(len(fragments))
-        elif weight is not None and opened["("] and math.isfinite(float(weight)):
-            factors.append((opened["("].pop(), len(fragments), float(weight)))
+        elif weight is not None and opened["("]:
+            factor = float(weight)
+            if math.isinf(factor):  # more digits than a number holds
+                fragments.append(token[0][:-1])
+                factor = _FACTORS["("]
+            factors.append((opened["("].pop(), len(fragments), factor))
         elif token["close"] and opened[_CLOSES[token["close"]]]:
             bracket = _CLOSES[token["close"]]
             factors.append((opened[bracket].pop(), len(fragments), _FACTORS[bracket]))

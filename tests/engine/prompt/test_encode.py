@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from engine.embedding.create import create_embedding
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.prompt.encode import encode, prepare_prompts
 from engine.prompt.layout import Chunk, Lexicon, lay_out
+from engine.recipe import Emphasis
+
+VECTORS = torch.randn(2, 128, generator=torch.Generator().manual_seed(3))
+"""Of a word of the starter model."""
 
 
 def chunks(model: Model, text: str, **vectors: int) -> tuple[Chunk, ...]:
@@ -29,6 +36,81 @@ def test_a_plain_prompt_is_encoded_as_by_the_text_encoder_alone(starter: Model) 
     prompt = chunks(starter, "portrait of a girl, pink background")
     bare = starter.text_encoder(input_ids=torch.tensor([prompt[0].ids])).last_hidden_state
     assert torch.equal(encode(starter, [prompt], {}), bare)
+
+
+def test_a_plain_prompt_is_conditioned_as_in_diffusers_at_every_layer(starter: Model) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(str(starter.entry.path), local_files_only=True)
+    # diffusers looks for a level of the text encoder that transformers 5 no longer has
+    pipeline.text_encoder.__dict__["text_model"] = SimpleNamespace(
+        final_layer_norm=pipeline.text_encoder.final_layer_norm
+    )
+    text = "portrait of a girl, pink background"
+    found = []
+    for skipped in range(starter.text_encoder.config.num_hidden_layers):
+        theirs, _ = pipeline.encode_prompt(text, torch.device("cpu"), 1, False, clip_skip=skipped or None)
+        found.append(encode(starter, [chunks(starter, text)], {}, clip_skip=skipped + 1))
+        torch.testing.assert_close(found[-1], theirs, rtol=0, atol=1e-5)
+    assert all((one - other).abs().max() > 0.01 for one, other in pairwise(found))
+
+
+@pytest.mark.parametrize("layer", [0, 4])
+def test_a_layer_that_the_text_encoder_lacks_is_refused_with_those_it_has(starter: Model, layer: int) -> None:
+    with pytest.raises(VocableError, match="3 layers") as caught:
+        encode(starter, [chunks(starter, "girl")], {}, clip_skip=layer)
+    assert caught.value.code == "picture.clip_skip"
+
+
+def weighed(plain: torch.Tensor, weights: list[float], *, keep_mean: bool) -> torch.Tensor:
+    """webui.md 3.7, one chunk [77, D] at a time, by loops over tokens."""
+    product = torch.stack([row * weight for row, weight in zip(plain, weights, strict=True)])
+    return product * (plain.mean() / product.mean()) if keep_mean else product
+
+
+@pytest.mark.parametrize(("emphasis", "keep_mean"), [("Original", True), ("No norm", False)])
+def test_emphasis_multiplies_tokens_and_keeps_the_mean_of_each_chunk(
+    starter: Model, emphasis: Emphasis, keep_mean: bool
+) -> None:
+    plain = encode(starter, [chunks(starter, "girl pink BREAK blue girl lyra", lyra=2)], {"lyra": VECTORS})[0]
+    prompt = chunks(starter, "girl (pink:1.3) BREAK [blue] girl (lyra:0.5)", lyra=2)
+    first, second = [1.0] * 77, [1.0] * 77
+    girl, pink, blue = (len(starter.tokenizer.ids(word)) for word in ("girl", "pink", "blue"))
+    first[1 + girl : 1 + girl + pink] = [1.3] * pink
+    second[1 : 1 + blue] = [1 / 1.1] * blue
+    second[1 + blue + girl : 3 + blue + girl] = [0.5] * 2
+    expected = torch.cat(
+        [weighed(plain[:77], first, keep_mean=keep_mean), weighed(plain[77:], second, keep_mean=keep_mean)]
+    )
+    found = encode(starter, [prompt], {"lyra": VECTORS}, emphasis=emphasis)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (found - plain).abs().max() > 0.1
+
+
+def test_a_weighed_prompt_beside_another_changes_neither(starter: Model) -> None:
+    weighed, plain = chunks(starter, "a (girl:1.4)"), chunks(starter, "a girl")
+    both = encode(starter, [weighed, plain], {})
+    torch.testing.assert_close(both[0], encode(starter, [weighed], {})[0], rtol=0, atol=1e-5)
+    assert torch.equal(both[1], encode(starter, [plain, plain], {})[1])
+
+
+def test_what_one_schedule_says_keeps_its_mean_together_each_text_as_often_as_it_stands(starter: Model) -> None:
+    texts = [chunks(starter, "a (girl:1.4)"), chunks(starter, "a (boy:0.3), pink")]
+    plain = encode(starter, [chunks(starter, "a girl"), chunks(starter, "a boy, pink")], {})
+    product = encode(starter, texts, {}, emphasis="No norm")
+    stood = [0, 1, 0]  # an alternation of three steps
+    expected = product * (plain[stood].mean() / product[stood].mean())
+    torch.testing.assert_close(encode(starter, texts, {}, shares=[2, 1]), expected, rtol=0, atol=1e-5)
+
+
+def test_weights_reach_the_gradient(starter: Model) -> None:
+    gradients = []
+    for text in ("a lyra", "a (lyra:0.5)", "a (lyra:0.0)"):
+        vectors = leaf(starter, 2)
+        encoded = encode(starter, [chunks(starter, text, lyra=2)], {"lyra": vectors}, emphasis="No norm")
+        encoded[0, 2:4].sum().backward()
+        gradients.append(vectors.grad)
+    assert gradients[0] is not None and gradients[1] is not None and gradients[2] is not None
+    torch.testing.assert_close(gradients[1], gradients[0] / 2)
+    assert not gradients[2].any()
 
 
 @pytest.mark.parametrize("text", ["portrait of lyra", "lyra", "a lyra, LYRA and lyra " * 20])
