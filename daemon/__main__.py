@@ -9,19 +9,25 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from daemon.detach import detach
+from daemon.logs import MAX_LINE, is_journal, setup_logging
 from daemon.paths import Workspace, find_workspace
 from engine.errors import VocableError
+from engine.text import escape
 
 EXIT_CODES = {
     "daemon.running": os.EX_TEMPFAIL,
     "settings.invalid": os.EX_CONFIG,
     "socket.blocked": os.EX_CONFIG,
+    "socket.group": os.EX_CONFIG,
+    "socket.passed": os.EX_CONFIG,
+    "socket.too_long": os.EX_CONFIG,
     "socket.unsafe": os.EX_CONFIG,
     "workspace.unusable": os.EX_CONFIG,
 }
@@ -55,10 +61,14 @@ def run(workspace: Workspace, on_ready: Callable[[], None]) -> None:
     import asyncio
 
     from daemon.lock import take_lock
-    from daemon.logs import setup_logging
     from daemon.settings import read_settings
+    from daemon.systemd import take_notifier, take_sockets
 
+    # These two end a program that does not expect them; the server handles them as soon as it can.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     setup_logging(os.environ)
+    notifier, passed = take_notifier(os.environ, os.getpid()), take_sockets(os.environ, os.getpid())
     # Whatever names a file without saying where means one in the workspace, wherever the service was started.
     os.chdir(workspace.root)
     settings = read_settings(workspace.settings)
@@ -66,7 +76,17 @@ def run(workspace: Workspace, on_ready: Callable[[], None]) -> None:
     try:
         from daemon.server import serve
 
-        asyncio.run(serve(workspace, settings, lock, environ=os.environ, on_ready=on_ready))
+        asyncio.run(
+            serve(
+                workspace,
+                settings,
+                lock,
+                environ=os.environ,
+                on_ready=on_ready,
+                passed=passed,
+                notifier=notifier,
+            )
+        )
     finally:
         lock.release()
 
@@ -85,7 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"vocabled: {message}\n")
+    prefix = "<3>" if is_journal(os.environ) else ""
+    sys.stderr.write(f"{prefix}vocabled: {escape(message, MAX_LINE)}\n")
 
 
 def _do_nothing() -> None:

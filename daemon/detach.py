@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from daemon.logs import MAX_LINE
 from engine.files import write_error
+from engine.text import escape
 
 _READY = b"\0"
 _MAX_LOG = 4 << 20
@@ -42,6 +44,7 @@ def detach(log: Path) -> tuple[Callable[[str], None], Callable[[], None]]:
         os.close(spare)
 
     def report(message: str) -> None:
+        message = escape(message, MAX_LINE)
         sys.stderr.write(f"vocabled: {message}\n")
         os.write(writer, message.encode(errors="replace")[:4000])
 

@@ -14,11 +14,12 @@ import socket
 import stat
 from pathlib import Path
 
-from daemon.paths import make_private_folder
+from daemon.paths import group_refused, make_group_folder, make_private_folder
 from engine.errors import VocableError
 
 BACKLOG = 128
 SOCKET_MODE = 0o600
+GROUP_SOCKET_MODE = 0o660
 
 
 class InstanceLock:
@@ -66,15 +67,22 @@ def take_lock(path: Path) -> InstanceLock:
     return InstanceLock(handle)
 
 
-def bind_socket(path: Path) -> socket.socket:
-    """Bind and listen with mode 0600 in a folder of mode 0700; a stale socket is replaced. Needs the lock.
+def bind_socket(path: Path, group: int | None = None) -> socket.socket:
+    """Bind and listen; a stale socket is replaced. Needs the lock.
+
+    The socket has mode 0600 in a folder of mode 0700; with `group` it has mode 0660 in one of mode 0750, and both
+    belong to that group.
 
     Raises:
         VocableError: `socket.blocked` when something that is no socket lies at `path` (it is left there), or the
-            system refuses; `socket.unsafe` when others can enter the folder.
+            system refuses; `socket.unsafe` when others can enter the folder; `socket.group` when it cannot be given to
+            the group.
     """
-    make_private_folder(path.parent)
-    _remove_stale(path)
+    if group is None:
+        make_private_folder(path.parent)
+    else:
+        make_group_folder(path.parent, group)
+    remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         # The mode of the unbound socket is what bind gives the file, so there is no moment with a wider one.
@@ -87,7 +95,19 @@ def bind_socket(path: Path) -> socket.socket:
         raise VocableError(
             "socket.blocked", f"The socket {path} cannot be bound ({error.strerror or error}).", _BLOCKED_HINT
         ) from None
+    if group is not None:
+        _give_to_group(path, group, listener)
     return listener
+
+
+def _give_to_group(path: Path, group: int, listener: socket.socket) -> None:
+    try:
+        os.chown(path, -1, group, follow_symlinks=False)
+        os.chmod(path, GROUP_SOCKET_MODE)
+    except OSError as error:
+        listener.close()
+        path.unlink(missing_ok=True)
+        raise group_refused(path, error) from None
 
 
 def socket_identity(path: Path) -> tuple[int, int] | None:
@@ -102,7 +122,8 @@ def socket_identity(path: Path) -> tuple[int, int] | None:
 _BLOCKED_HINT = "Move it away, or choose another workspace."
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale_socket(path: Path) -> None:
+    """Remove the socket of a service that is gone. Needs the lock. Raises VocableError `socket.blocked`."""
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 
 from engine.text import escape
 
-_MAX_LINE = 8000
+MAX_LINE = 8000
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def setup_logging(environ: Mapping[str, str], *, level: int = logging.INFO) -> None:
     """Send every record of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(journal=_is_journal(environ)))
+    handler.setFormatter(LineFormatter(journal=is_journal(environ)))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("uvicorn", "uvicorn.error", "asyncio", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -43,7 +43,7 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             text = f"{text} | {self.formatException(record.exc_info)}"
         run = getattr(record, "run", "")
-        line = escape(f"[{run}] {text}" if run else text, _MAX_LINE)
+        line = escape(f"[{run}] {text}" if run else text, MAX_LINE)
         if self._journal:
             return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}"
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
@@ -60,7 +60,7 @@ def bind_run(logger: logging.Logger, run: str) -> logging.LoggerAdapter[logging.
     return logging.LoggerAdapter(logger, {"run": run})
 
 
-def _is_journal(environ: Mapping[str, str]) -> bool:
+def is_journal(environ: Mapping[str, str]) -> bool:
     """Whether stderr is a pipe to systemd's journal, which then keeps time and priority itself."""
     try:
         status = os.fstat(sys.stderr.fileno())

@@ -20,6 +20,7 @@ from engine.errors import VocableError
 ENVIRONMENT = "VOCABLE_WORKSPACE"
 SETTINGS = "vocable.toml"
 
+SOCKET_NAME = "vocable.sock"
 SOCKET_PATH_BYTES = 107
 """A Unix socket's path holds 108 bytes, the last of which is zero."""
 
@@ -72,6 +73,11 @@ class Workspace:
         return self.root / "trash"
 
     @property
+    def shared_socket(self) -> Path:
+        """The socket of a service that a group may use, in a folder that the group can enter; `state/` is private."""
+        return self.root / "socket" / SOCKET_NAME
+
+    @property
     def lock(self) -> Path:
         return self.state / "lock"
 
@@ -122,10 +128,26 @@ def find_workspace(option: str | Path | None, environ: Mapping[str, str], cwd: P
 
 def socket_path(workspace: Workspace, environ: Mapping[str, str]) -> Path:
     """Where the service of a workspace binds its socket: in `state/`, or in a short folder when that is too long."""
-    path = workspace.state / "vocable.sock"
+    path = workspace.state / SOCKET_NAME
     if _fits(path):
         return path
     return next(candidate for candidate in _short_paths(workspace, environ) if _fits(candidate))
+
+
+def shared_socket_path(workspace: Workspace) -> Path:
+    """Where the service of a workspace binds the socket that a group may use.
+
+    Raises:
+        VocableError: `socket.too_long`; the short folders that others use instead are closed to groups.
+    """
+    path = workspace.shared_socket
+    if not _fits(path):
+        raise VocableError(
+            "socket.too_long",
+            f"The socket's path {path} has {len(os.fsencode(path))} bytes; {SOCKET_PATH_BYTES} are possible.",
+            "Move the workspace to a shorter path, or take service.group out of vocable.toml.",
+        )
+    return path
 
 
 def find_socket(workspace: Workspace, environ: Mapping[str, str]) -> Path:
@@ -134,6 +156,8 @@ def find_socket(workspace: Workspace, environ: Mapping[str, str]) -> Path:
     A session without $XDG_RUNTIME_DIR still finds a service that was started in one with it, and the reverse.
     """
     path = socket_path(workspace, environ)
+    if not os.path.lexists(path) and os.path.lexists(workspace.shared_socket):
+        return workspace.shared_socket
     if path.parent == workspace.state:
         return path
     for candidate in _short_paths(workspace, {**environ, "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}):
@@ -157,6 +181,41 @@ def make_private_folder(folder: Path) -> None:
         raise VocableError(
             "socket.unsafe", f"The socket's folder {folder} {fault}.", "Remove it, or move the workspace."
         )
+
+
+def make_group_folder(folder: Path, group: int) -> None:
+    """Make a folder that this user owns and the members of `group` can enter, or make the existing one such a folder.
+
+    Raises:
+        VocableError: `socket.unsafe` when it belongs to somebody else, `socket.group` when the system refuses.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise VocableError(
+            "socket.unsafe", f"The socket's folder {folder} cannot be made ({error.strerror}).", "Remove what is there."
+        ) from None
+    try:
+        owner = os.fstat(handle).st_uid
+        if owner != os.getuid():
+            raise VocableError(
+                "socket.unsafe", f"The socket's folder {folder} belongs to another user (uid {owner}).", "Remove it."
+            )
+        os.fchown(handle, -1, group)
+        os.fchmod(handle, 0o750)
+    except OSError as error:
+        raise group_refused(folder, error) from None
+    finally:
+        os.close(handle)
+
+
+def group_refused(path: Path, error: OSError) -> VocableError:
+    return VocableError(
+        "socket.group",
+        f"{path} cannot be given to the group that service.group names ({error.strerror}).",
+        "The user whom the service runs as must be a member of that group.",
+    )
 
 
 def folder_fault(folder: Path) -> str:

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -20,10 +20,14 @@ import uvicorn
 from daemon.api.app import build_app
 from daemon.connections import Connection
 from daemon.keeper import MakeWorker, backoff_s
-from daemon.lock import InstanceLock, bind_socket, socket_identity
-from daemon.paths import Workspace, socket_path
+from daemon.lock import InstanceLock, bind_socket, remove_stale_socket, socket_identity
+from daemon.paths import Workspace, find_socket, shared_socket_path, socket_path
+from daemon.peers import find_group
 from daemon.service import Service
 from daemon.settings import Settings
+from daemon.signals import signals_to
+from daemon.summary import dump_state, status_line
+from daemon.systemd import Notifier, extending, keep_posted
 from engine.errors import VocableError
 
 CHECKPOINT_TIMEOUT_S = 4.0
@@ -31,6 +35,8 @@ CHECKPOINT_TIMEOUT_S = 4.0
 STREAMS_TIMEOUT_S = 2
 """Clients have so long to take what is sent to them at the end. Both together stay below the 10 s of a stop."""
 SOCKET_CHECK_S = 15.0
+SILENT = Notifier()
+"""Nobody is told how the service fares."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +56,14 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
-    async def listen_again(self, path: Path) -> None:
+    async def listen_again(self, path: Path, group: int | None) -> None:
         """Bind the socket afresh, after somebody removed its file."""
         loop = asyncio.get_running_loop()
 
         def make_connection() -> Connection:
-            return Connection(self.config, self.server_state, self.lifespan.state, _loop=loop)
+            return Connection(self.config, self.server_state, self.lifespan.state, _loop=loop, group=group)
 
-        listener = bind_socket(path)
+        listener = bind_socket(path, group)
         self.servers.append(await loop.create_server(make_connection, sock=listener))
 
 
@@ -68,6 +74,8 @@ async def serve(
     *,
     environ: Mapping[str, str],
     on_ready: Callable[[], None],
+    passed: Sequence[socket.socket] = (),
+    notifier: Notifier = SILENT,
     make_worker: MakeWorker | None = None,
     backoff: Callable[[int], float] = backoff_s,
     checkpoint_timeout_s: float = CHECKPOINT_TIMEOUT_S,
@@ -77,31 +85,59 @@ async def serve(
 
     Args:
         on_ready: called when the socket answers.
+        passed: sockets that listen already and belong to the service manager; without them one is bound.
+        notifier: the way to the service manager.
 
     Raises:
         VocableError: `socket.*` when the socket cannot be bound.
     """
-    path = socket_path(workspace, environ)
+    group = find_group(settings.service.group) if settings.service.group else None
+    path = _choose_path(workspace, environ, passed, group)
     service = Service(workspace, settings, socket=path, make_worker=make_worker, backoff=backoff)
-    listener = bind_socket(path)
+    listeners = list(passed) or [bind_socket(path, group)]
     lock.describe(pid=os.getpid(), boot_id=service.boot_id, socket=path)
-    server = Server(_configure(service))
-    with _signals_to(service):
+    server = Server(_configure(service, group))
+    async with signals_to(service, lambda: dump_state(service, len(server.server_state.connections))):
         await service.start()
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(server.serve(sockets=listeners))
         if await _first(server.ready, serving):
             _log.info("ready on %s", path)
+            notifier.tell_status(status_line(service), "READY=1")
             on_ready()
-            guarding = asyncio.create_task(_guard_socket(server, service, path, socket_check_s))
+            tasks = [asyncio.create_task(keep_posted(notifier, lambda: status_line(service)))]
+            if not passed:
+                tasks.append(asyncio.create_task(_guard_socket(server, service, path, group, socket_check_s)))
             await _first(service.stop_asked, serving)
-            guarding.cancel()
+            for task in tasks:
+                task.cancel()
         _log.info("stopping")
-        await service.stop("the service stops", timeout_s=checkpoint_timeout_s)
-        server.should_exit = True
-        await serving
-        with contextlib.suppress(OSError):
-            path.unlink()
+        notifier.tell_status("stopping", "STOPPING=1")
+        async with extending(notifier):
+            await service.stop("the service stops", timeout_s=checkpoint_timeout_s)
+            server.should_exit = True
+            await serving
+        if not passed:
+            with contextlib.suppress(OSError):
+                path.unlink()
     _log.info("stopped")
+
+
+def _choose_path(
+    workspace: Workspace, environ: Mapping[str, str], passed: Sequence[socket.socket], group: int | None
+) -> Path:
+    """Where clients find the service; a socket left at the other place, by one with other settings, is removed."""
+    if passed:
+        path = Path(os.fsdecode(passed[0].getsockname()))
+        if path != find_socket(workspace, environ):
+            _log.warning("clients of %s look for the service at %s", workspace.root, find_socket(workspace, environ))
+        return path
+    own, shared = socket_path(workspace, environ), workspace.shared_socket
+    if group is None:
+        if shared.parent.is_dir():
+            remove_stale_socket(shared)
+        return own
+    remove_stale_socket(own)
+    return shared_socket_path(workspace)
 
 
 async def _first(event: asyncio.Event, serving: asyncio.Task[None]) -> bool:
@@ -112,10 +148,10 @@ async def _first(event: asyncio.Event, serving: asyncio.Task[None]) -> bool:
     return event.is_set()
 
 
-def _configure(service: Service) -> uvicorn.Config:
+def _configure(service: Service, group: int | None) -> uvicorn.Config:
     return uvicorn.Config(
         build_app(service),
-        http=Connection,
+        http=partial(Connection, group=group),  # type: ignore[arg-type]  # whatever makes a protocol will do
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -127,28 +163,7 @@ def _configure(service: Service) -> uvicorn.Config:
     )
 
 
-@contextlib.contextmanager
-def _signals_to(service: Service) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end, again for a quick one; SIGHUP (a terminal closed) means nothing."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if service.stop_asked.is_set():
-            service.queue.hurry()
-        service.stop_asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, old)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-async def _guard_socket(server: Server, service: Service, path: Path, interval_s: float) -> None:
+async def _guard_socket(server: Server, service: Service, path: Path, group: int | None, interval_s: float) -> None:
     """Bind again when the socket's file vanished, so that a service with a run can be reached."""
     own = socket_identity(path)
     while True:
@@ -156,7 +171,7 @@ async def _guard_socket(server: Server, service: Service, path: Path, interval_s
         if socket_identity(path) == own:
             continue
         try:
-            await server.listen_again(path)
+            await server.listen_again(path, group)
         except VocableError as error:
             service.ledger.set_problem("socket", error.title)
         else:

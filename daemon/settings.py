@@ -1,4 +1,4 @@
-"""The optional `vocable.toml` of a workspace, read by the service when it starts."""
+"""The optional `vocable.toml` of a workspace, read by the service when it starts and at each SIGHUP."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class _Table(BaseModel):
 class ServiceSettings(_Table):
     idle_unload_s: float = Field(600, ge=1, le=10**9, strict=False)
     """Seconds without work after which the worker ends and the device is free."""
+    group: str = ""
+    """Members of this group of the system may use the service too; empty: only its own user and root."""
 
 
 class PathSettings(_Table):
@@ -69,4 +71,4 @@ def _known_keys() -> list[str]:
 
 
 def _invalid(path: Path, reason: str) -> VocableError:
-    return VocableError("settings.invalid", f"{path} cannot be used: {escape(reason)}.", "Correct it and start again.")
+    return VocableError("settings.invalid", f"{path} cannot be used: {escape(reason)}.", "Correct it and try again.")

@@ -230,10 +230,3 @@ async def test_another_user_is_refused_even_if_the_file_modes_let_him_in(running
     writer.close()
     assert answer.startswith(b"HTTP/1.1 403")
     assert b"request.peer" in answer
-
-
-def test_a_peer_that_nobody_can_name_is_refused() -> None:
-    with socket.socket(socket.AF_INET) as stranger:
-        fault = connections.peer_fault(stranger)
-    assert fault is not None
-    assert fault.code == "request.peer"
