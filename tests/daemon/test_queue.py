@@ -161,24 +161,6 @@ async def test_losses_behind_the_resumed_step_are_replaced(running: Running) -> 
     assert [point.step for point in (await running.client.losses(run)).points] == [1, 2, 3]
 
 
-async def test_a_worker_that_always_dies_pauses_the_queue_until_somebody_resumes(running: Running) -> None:
-    first = await running.train("first")
-    second = await running.train("second")
-    for number in range(1, 6):
-        worker = await running.crew.worker(number)
-        await worker.told("train", run=first.id)
-        worker.die()
-    view = await running.until_state(first.id, "failed")
-    assert view.error is not None
-    assert view.error.code == "worker.crash_loop"
-    state = await running.client.state()
-    assert "The queue is paused" in state.problem
-    assert (await running.client.run(second.id)).state == "queued"
-    await running.client.command(first.id, "resume")
-    await (await running.crew.worker(6)).told("train", run=first.id)
-    assert (await running.client.state()).problem == ""
-
-
 async def test_an_idle_worker_is_let_go_and_the_next_work_starts_another(workspace: Workspace) -> None:
     settings = Settings(service=ServiceSettings(idle_unload_s=1))
     async with serving(workspace, settings=settings) as running:
