@@ -173,6 +173,7 @@ async def serving(workspace: Workspace, crew: Crew | None = None, **options: Any
     lock = take_lock(workspace.lock)
     ready = asyncio.Event()
     settings = options.pop("settings", Settings())
+    path = options.pop("path", workspace.state / "vocable.sock")
     options = {"backoff": lambda crashes: 0.0, "checkpoint_timeout_s": 0.5, **options}
     task = asyncio.create_task(
         serve(workspace, settings, lock, environ={}, on_ready=ready.set, make_worker=crew.hire, **options)
@@ -184,7 +185,7 @@ async def serving(workspace: Workspace, crew: Crew | None = None, **options: Any
             waiting.cancel()
             if task.done():
                 await task
-        async with Client(workspace.state / "vocable.sock") as client:
+        async with Client(path) as client:
             yield Running(workspace, client, crew, task)
             if not task.done():
                 await client.shutdown()
