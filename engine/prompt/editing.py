@@ -99,7 +99,9 @@ def _close(frame: _Frame, sign: str) -> list[str | Switch | Alternation] | None:
     if frame.bracket + sign not in ("()", "[]"):
         return None
     if frame.bracket == "(" or not frame.separators:
-        return [*frame.flatten(), sign]
+        group = [*frame.flatten(), sign]
+        texts = [node for node in group if isinstance(node, str)]
+        return ["".join(texts)] if len(texts) == len(group) else group
     parts = [tuple(part) for part in frame.parts]
     if frame.separators[0] == "|":
         return [Alternation(tuple(parts))]

@@ -71,4 +71,4 @@ def _read_form(text: str, form: re.Match[str], lexicon: Lexicon) -> tuple[WordId
 
 def _unused_characters(text: str) -> Iterator[str]:
     taken = set(text)
-    return (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in taken)
+    return (chr(code) for code in range(0xF0000, 0x110000) if chr(code) not in taken)
