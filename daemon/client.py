@@ -138,16 +138,19 @@ class Client:
         return (await self._get("/v1/embeddings", WordList)).words
 
     async def inspect(self, request: InspectRequest) -> InspectReply:
+        """What files of embeddings hold, and whether a model takes it."""
         return await self._check("/v1/inspect", InspectReply, request.model_dump(mode="json"))
 
     async def convert(self, request: ConvertRequest) -> ConvertReply:
+        """Write a word in another format; answers when the file is there."""
         return await self._check("/v1/convert", ConvertReply, request.model_dump(mode="json"))
 
     async def tokens(self, request: TokensRequest) -> TokensReply:
+        """What a prompt takes, and which words are found in it."""
         return await self._check("/v1/tokens", TokensReply, request.model_dump(mode="json"))
 
     async def parameters(self, request: ParametersRequest) -> ParametersReply:
-        """What a picture says of how it was made."""
+        """How a picture was made, and the request that makes it again."""
         return await self._check("/v1/parameters", ParametersReply, request.model_dump(mode="json"))
 
     async def models(self) -> list[ModelView]:

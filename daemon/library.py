@@ -1,7 +1,8 @@
 """The library: which words the embeddings folder holds, and why a file there is none.
 
-Created by the service; one task of its own follows the folder, has new content inspected, one file at a time, and
-keeps canonical copies for the worker in `cache/embeddings/`. The invariant: a file's entry always comes from its
+Created by the service; one task of its own follows the folder, has new content inspected, and keeps canonical copies
+for the worker in `cache/embeddings/`. Files are taken in batches, and whatever grows with their number is done in
+threads, so that ten thousand of them do not hold the service up. The invariant: a file's entry always comes from its
 whole content, and no file can hide another that is good.
 """
 
@@ -11,24 +12,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from daemon.inspector.inspector import Inspector
 from daemon.inspector.intake import take_in
 from daemon.inspector.judge import Judgement, judge
 from daemon.inspector.verdicts import Verdict, VerdictCache
 from daemon.protocol.service import WordView
 from daemon.watch import FolderWatch, Stamp, Timing
-from daemon.words import SUFFIXES, Table, Word, describe, tabulate
+from daemon.words import SUFFIXES, Found, Table, Target, describe, tabulate
 from engine.errors import VocableError
 from engine.names import sanitize_name
 from engine.text import escape
 
 _log = logging.getLogger(__name__)
 
-_PREVIEW = ".preview"
+_PREVIEWS = tuple(f".preview{suffix}" for suffix in SUFFIXES)
 """`NAME.preview.png` shows the word NAME to other programs and is no word itself."""
 
 _RETRIES_S = (1.0, 2.0, 4.0, 8.0)
@@ -46,11 +48,37 @@ _NO_NAME = VocableError(
     "Rename the file: letters, digits, blanks and . _ - are possible.",
 )
 
+_BATCH_FILES = 128
+_BATCH_BYTES = 32 << 20
+"""Files are read so many at a time, or fewer when they are large."""
+
 _TELL_S = 0.25
-"""While many files are read, news is told no more often than this."""
+_TELL_COSTS = 20
+"""While many files are read, news is told at this interval, or so many times what making the table took."""
 
 _CHECK_S = 60.0
 """Time between looks at the canonical copies, which anybody may delete."""
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A file that is to be read now."""
+
+    path: Path
+    stamp: Stamp
+    tries: int
+    """How often this stamp was read."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A file that was read."""
+
+    due: _Due
+    sha256: str = ""
+    data: bytes = b""
+    """Empty when its verdict is known."""
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +86,8 @@ class _Entry:
     """What is known of one file, and as of when."""
 
     stamp: Stamp
-    word: Word
+    found: Found
     tries: int
-    """How often this stamp was read."""
     retry_at: float
     """Monotonic time of the next try; infinite when there is none."""
 
@@ -71,11 +98,10 @@ class Library:
     Args:
         folder: the embeddings folder; sub-folders count too.
         cache: the workspace's cache folder.
-        width: length of a token vector of the model that words are for; 0 while none is known.
+        inspector: reads foreign bytes; closed by whoever made it.
         on_change: called after `words()` or `usable()` changed.
         timing: waits of the watch.
         polling: see FolderWatch.
-        inspect: has bytes judged; tests put faulty inspectors here.
     """
 
     def __init__(
@@ -83,21 +109,22 @@ class Library:
         *,
         folder: Path,
         cache: Path,
-        width: Callable[[], int],
+        inspector: Inspector,
         on_change: Callable[[], None],
         timing: Timing | None = None,
         polling: bool | None = None,
-        inspect: Callable[[bytes, str], Awaitable[Judgement]] = judge,
     ) -> None:
         self._folder = folder
         self._verdicts = VerdictCache(cache / "embeddings")
-        self._width = width
+        self._inspector = inspector
         self._on_change = on_change
-        self._inspect = inspect
         self._watch = FolderWatch(folder, self._notice, timing=timing, polling=polling)
+        self._target: Target | None = None
         self._entries: dict[Path, _Entry] = {}
         self._lost: dict[str, Verdict] = {}
-        self._table: Table | None = None
+        self._table = Table(None)
+        self._is_stale = False
+        self._tell_at = 0.0
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -118,19 +145,37 @@ class Library:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def rescan(self) -> None:
-        """Look now. On return `words()` tells of every file as it was when this was called."""
+        """Look now. On return the table tells of every file as it was when this was called."""
         await self._watch.rescan()
         async with self._lock:
+            await self._drop_lost_copies()
             while await self._refresh():
                 pass
 
-    def words(self) -> list[WordView]:
-        """Every file that is a word or was meant to be one, by name without regard to case; texts are escaped."""
-        return self._tabulate().views
+    def fit(self, target: Target) -> None:
+        """Compare the words with another model; the table follows soon, after `rescan` for certain."""
+        if target != self._target:
+            self._target = target
+            self._is_stale = True
+            self._dirty.set()
 
-    def usable(self) -> list[dict[str, str]]:
-        """The wire's `words`: each readable word that no other hides, of any width; the worker knows its model's."""
-        return self._tabulate().words
+    @property
+    def target(self) -> Target | None:
+        """The model that words are compared with."""
+        return self._target
+
+    @property
+    def table(self) -> Table:
+        """Every file that is a word or was meant to be one. It is replaced as a whole, never changed."""
+        return self._table
+
+    def words(self) -> list[WordView]:
+        """By name without regard to case; texts are escaped."""
+        return self._table.views
+
+    def usable(self) -> list[dict[str, Any]]:
+        """The wire's `words`: each readable word that has its name, of any width; the worker knows its model's."""
+        return self._table.words
 
     def health(self) -> dict[str, Any]:
         """How the folder is watched; see FolderWatch.health."""
@@ -149,8 +194,7 @@ class Library:
                     if time.monotonic() - checked > _CHECK_S:
                         await self._drop_lost_copies()
                         checked = time.monotonic()
-                    while await self._refresh():
-                        pass
+                    await self._refresh()
             except Exception:
                 _log.exception("reading the embeddings folder failed")
                 await asyncio.sleep(1)
@@ -162,83 +206,127 @@ class Library:
     async def _refresh(self) -> bool:
         """Bring the entries up to date with the watch's table; True when that changed meanwhile and there is more."""
         self._dirty.clear()
-        files = {path: stamp for path, stamp in self._watch.files.items() if _may_be_word(path)}
-        self._entries = {path: entry for path, entry in self._entries.items() if path in files}
-        self._publish()
-        told = time.monotonic()
-        for path, stamp in files.items():
-            known = self._entries.get(path)
-            if known is not None and known.stamp == stamp and time.monotonic() < known.retry_at:
-                continue
-            tries = known.tries if known is not None and known.stamp == stamp else 0
-            self._entries[path] = await self._examine(path, stamp, tries)
+        self._entries, due = await asyncio.to_thread(self._plan, self._watch.files)
+        while due:
+            if time.monotonic() >= self._tell_at:
+                await self._publish()
+            count = await self._examine(due[:_BATCH_FILES])
+            due = due[count:]
             if self._dirty.is_set():
                 return True
-            if time.monotonic() - told > _TELL_S:
-                self._publish()
-                told = time.monotonic()
-        self._publish()
-        return False
+        await self._publish()
+        return self._dirty.is_set()
 
-    async def _examine(self, path: Path, stamp: Stamp, tries: int) -> _Entry:
-        sha256, name = "", sanitize_name(path.stem)
+    def _plan(self, files: Mapping[Path, Stamp]) -> tuple[dict[Path, _Entry], list[_Due]]:
+        """Find out which entries still hold and which files are to be read, newest first. Runs in a thread."""
+        now = time.monotonic()
+        kept: dict[Path, _Entry] = {}
+        due: list[_Due] = []
+        for path, stamp in files.items():
+            if not _may_be_word(path.name):
+                continue
+            known = self._entries.get(path)
+            if known is not None:
+                kept[path] = known
+            is_current = known is not None and known.stamp == stamp
+            if known is None or not is_current or now >= known.retry_at:
+                due.append(_Due(path, stamp, known.tries if known is not None and is_current else 0))
+        if len(kept) != len(self._entries):
+            self._is_stale = True
+        due.sort(key=lambda file: file.stamp.ctime_ns, reverse=True)
+        return kept, due
+
+    async def _examine(self, batch: Sequence[_Due]) -> int:
+        """Read some of the files of `batch` from its start, and enter what they hold; returns how many they were."""
+        taken = await asyncio.to_thread(self._take_in, batch)
+        unknown = {file.sha256: file.data for file in taken if file.verdict is None}
+        judgements = await asyncio.gather(*(self._judge(sha256, data) for sha256, data in unknown.items()))
+        judged = dict(zip(unknown, judgements, strict=True))
+        self._entries.update(await asyncio.to_thread(self._enter, taken, judged))
+        self._is_stale = True
+        return len(taken)
+
+    def _take_in(self, batch: Sequence[_Due]) -> list[_Taken]:
+        """Read files, and look up what is known of their content. Runs in a thread."""
+        taken: list[_Taken] = []
+        held = 0
+        for due in batch:
+            try:
+                content = take_in(due.path)
+            except VocableError as error:
+                taken.append(_Taken(due, verdict=_as_verdict(error)))
+                continue
+            verdict = self._lost.get(content.sha256) or self._verdicts.find(content.sha256)
+            taken.append(_Taken(due, content.sha256, b"" if verdict else content.data, verdict))
+            held += len(taken[-1].data)
+            if held > _BATCH_BYTES:
+                break
+        return taken
+
+    async def _judge(self, sha256: str, data: bytes) -> Judgement:
+        """Find out what a content is."""
         try:
-            content = await asyncio.to_thread(take_in, path)
-            sha256 = content.sha256
-            verdict = await self._judge(name or "unnamed", sha256, content.data)
-            if verdict.readable and not name:
-                verdict = _as_verdict(_NO_NAME)
+            return await judge(self._inspector, data)
         except VocableError as error:
             verdict = _as_verdict(error)
-        retry_at = time.monotonic() + _retry_in_s(verdict.code, tries)
-        return _Entry(stamp, Word(sha256, verdict, describe(path, sha256, verdict)), tries + 1, retry_at)
-
-    async def _judge(self, name: str, sha256: str, data: bytes) -> Verdict:
-        """Find out what a content is, each content once."""
-        if sha256 in self._lost:
-            return self._lost[sha256]
-        verdict = await asyncio.to_thread(self._verdicts.find, sha256, name)
-        if verdict is not None:
-            return verdict
-        try:
-            judgement = await self._inspect(data, name)
-        except VocableError as error:
             if error.code == "inspector.lost":
                 _log.warning("a file with hash %s was given up: %s", sha256[:12], error.title)
-                self._lost[sha256] = _as_verdict(error)  # for this life only: the machine may have been at fault
-            raise
-        await asyncio.to_thread(self._verdicts.keep, sha256, name, judgement.verdict, judgement.canonical)
+                self._lost[sha256] = verdict  # for this life only: the machine may have been at fault
+            return Judgement(verdict, ())
+
+    def _enter(self, taken: Sequence[_Taken], judged: Mapping[str, Judgement]) -> dict[Path, _Entry]:
+        """Write down what was found out, and make entries of it. Runs in a thread."""
+        verdicts = {sha256: self._keep(sha256, judgement) for sha256, judgement in judged.items()}
+        entries = {}
+        for file in taken:
+            verdict = verdicts[file.sha256] if file.verdict is None else file.verdict
+            if not sanitize_name(file.due.path.stem) and any(not word.name for word in verdict.words):
+                verdict = _as_verdict(_NO_NAME)
+            retry_at = time.monotonic() + _retry_in_s(verdict.code, file.due.tries)
+            found = describe(file.due.path, file.sha256, verdict)
+            entries[file.due.path] = _Entry(file.due.stamp, found, file.due.tries + 1, retry_at)
+        return entries
+
+    def _keep(self, sha256: str, judgement: Judgement) -> Verdict:
+        if judgement.verdict.code.startswith("inspector."):
+            return judgement.verdict
+        try:
+            self._verdicts.keep(sha256, judgement.verdict, judgement.canonical)
+        except VocableError as error:
+            return _as_verdict(error)
         return judgement.verdict
 
     async def _drop_lost_copies(self) -> None:
         """Forget words whose canonical copy was deleted, so that they are read again."""
 
-        def lost() -> list[Path]:
-            return [
-                path
-                for path, entry in self._entries.items()
-                if entry.word.verdict.readable and not self._verdicts.canonical(entry.word.sha256).is_file()
-            ]
+        def find_lost() -> list[Path]:
+            return [path for path, entry in self._entries.items() if self._verdicts.lacks(entry.found.verdict)]
 
-        for path in await asyncio.to_thread(lost):
+        for path in await asyncio.to_thread(find_lost):
             self._entries[path] = replace(self._entries[path], retry_at=0.0)
 
-    def _publish(self) -> None:
-        before, self._table = self._table, None
-        after = self._tabulate()
-        if before is None or (before.views, before.words) != (after.views, after.words):
+    async def _publish(self) -> None:
+        """Make the table of what is known now, and tell when it is another one."""
+        if not self._is_stale:
+            return
+        started = time.monotonic()
+        self._is_stale = False
+        self._table, is_news = await asyncio.to_thread(self._tabulate, self._target)
+        ended = time.monotonic()
+        self._tell_at = ended + max(_TELL_S, _TELL_COSTS * (ended - started))
+        if is_news:
             self._on_change()
 
-    def _tabulate(self) -> Table:
-        width = self._width()
-        if self._table is None or self._table.width != width:
-            found = {path: entry.word for path, entry in self._entries.items()}
-            self._table = tabulate(found, self._folder, width, self._verdicts.canonical)
-        return self._table
+    def _tabulate(self, target: Target | None) -> tuple[Table, bool]:
+        found = {path: entry.found for path, entry in self._entries.items()}
+        table = tabulate(found, self._folder, target, self._verdicts.canonical)
+        before = self._table
+        return table, (before.json, before.words, before.target) != (table.json, table.words, table.target)
 
 
-def _may_be_word(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.stem.lower().endswith(_PREVIEW)
+def _may_be_word(name: str) -> bool:
+    folded = name.lower()
+    return folded.endswith(SUFFIXES) and not folded.endswith(_PREVIEWS)
 
 
 def _retry_in_s(code: str, tries: int) -> float:

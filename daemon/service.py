@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import secrets
 import time
@@ -20,16 +21,31 @@ from typing import Any
 
 from daemon.events import Hub
 from daemon.history import History
+from daemon.inspector.inspector import Inspector
 from daemon.jobs import Job
 from daemon.keeper import MakeWorker, Message, WorkerProcess, backoff_s
 from daemon.ledger import Ledger
 from daemon.library import Library
 from daemon.paths import Workspace
+from daemon.prompts import Prompts
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.service import ModelView, ServerInfo, State
+from daemon.protocol.words import (
+    ConvertReply,
+    ConvertRequest,
+    InspectReply,
+    InspectRequest,
+    ParametersReply,
+    ParametersRequest,
+    TokensReply,
+    TokensRequest,
+)
 from daemon.queue import Queue
+from daemon.recreate import recreate
 from daemon.runs import Run
 from daemon.settings import Settings
+from daemon.targets import Targets
+from daemon.wordfiles import check_absolute, convert_file, inspect_files, read_picture_text
 from daemon.worker.supervise import Worker, WorkerExit
 from engine.errors import VocableError
 from engine.models.catalog import find_model, list_models
@@ -37,6 +53,8 @@ from engine.names import name_fault
 from engine.preflight import check_recipe
 from engine.recipe import build_recipe
 from engine.text import escape
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -67,14 +85,17 @@ class Service:
         self._models = _folders(workspace, workspace.models, settings.paths.models)
         self._datasets = _folders(workspace, workspace.datasets, settings.paths.datasets)
         self._templates = _folders(workspace, workspace.templates, settings.paths.templates)
-        self._width = 0
+        self._targets = Targets(self._models)
+        self._fitting: asyncio.Task[None] | None = None
+        self._inspector = Inspector()
         self.ledger = Ledger(History(workspace.database), self.hub)
         self.library = Library(
             folder=workspace.embeddings,
             cache=workspace.cache,
-            width=lambda: self._width,
+            inspector=self._inspector,
             on_change=self._words_changed,
         )
+        self._prompts = Prompts(self.library, self._targets)
         self.queue = Queue(
             workspace,
             self.ledger,
@@ -90,12 +111,16 @@ class Service:
 
     async def start(self) -> None:
         await self.library.start()
+        self._fit_words()
         await self.queue.start()
 
     async def stop(self, reason: str, *, timeout_s: float) -> None:
         """Checkpoint, save, say `bye`; afterwards nothing of the service is left but the socket."""
         await self.queue.stop(timeout_s=timeout_s)
+        if self._fitting:
+            self._fitting.cancel()
         await self.library.stop()
+        await self._inspector.close()
         self.hub.close(reason)
 
     def apply_settings(self, settings: Settings) -> list[str]:
@@ -163,12 +188,12 @@ class Service:
         ]
 
     async def generate(self, request: GenerateRequest) -> JobView:
-        _check_absolute("output", request.output)
+        check_absolute("output", request.output)
         await self._check_model(request.model)
         return self._add_job("generate", request.model_dump(mode="json"))
 
     async def evaluate(self, request: EvaluateRequest) -> JobView:
-        _check_absolute("folder", request.folder)
+        check_absolute("folder", request.folder)
         await self._check_model(request.model)
         return self._add_job("evaluate", request.model_dump(mode="json"))
 
@@ -194,6 +219,22 @@ class Service:
                 "Choose another name, or ask for it to be replaced.",
             )
         return self._add_job("create", request.model_dump(mode="json"), destination=destination, replaces=tuple(others))
+
+    async def inspect(self, request: InspectRequest) -> InspectReply:
+        """Say what files hold; see inspect_files. Raises VocableError `model.*` for the model to compare with."""
+        return await inspect_files(self._inspector, request, await self._targets.find(request.model))
+
+    async def convert(self, request: ConvertRequest) -> ConvertReply:
+        return await convert_file(self._inspector, request)
+
+    async def count_tokens(self, request: TokensRequest) -> TokensReply:
+        return await self._prompts.count(request, request.model)
+
+    async def read_parameters(self, request: ParametersRequest) -> ParametersReply:
+        """Make a request of what a picture says; see recreate."""
+        path = Path(check_absolute("path", request.path))
+        text = await read_picture_text(self._inspector, path)
+        return await asyncio.to_thread(recreate, text, path, self._models, self.library.usable())
 
     def _add_job(
         self, kind: str, request: Message, *, destination: Path | None = None, replaces: tuple[Path, ...] = ()
@@ -230,11 +271,21 @@ class Service:
         self.queue.reports.send_words()
 
     def _model_changed(self, message: Message) -> None:
-        """Words are shown as usable or not for the model that was loaded last."""
-        width = int(message.get("width", 0))
-        if width != self._width:
-            self._width = width
-            self._words_changed()
+        """Words are shown as usable or not for the model that was loaded last, before the first for the starter."""
+        name, path = str(message["name"]), str(message.get("path") or message["name"])
+        if name and self._targets.use(name, path):
+            self._fit_words()
+
+    def _fit_words(self) -> None:
+        if self._fitting:
+            self._fitting.cancel()
+        self._fitting = asyncio.create_task(self._fit())
+
+    async def _fit(self) -> None:
+        try:
+            self.library.fit(await self._targets.find(""))
+        except VocableError as error:
+            _log.warning("the words cannot be compared with the model: %s", error.title)
 
 
 def new_boot_id() -> str:
@@ -244,8 +295,3 @@ def new_boot_id() -> str:
 
 def _folders(workspace: Workspace, own: Path, more: list[str]) -> list[Path]:
     return [own, *(workspace.root / Path(text).expanduser() for text in more)]
-
-
-def _check_absolute(field: str, path: str) -> None:
-    if not Path(path).is_absolute() or "\0" in path:
-        raise VocableError("request.invalid", f"{field}: '{path}' is not an absolute path.", "Give the whole path.")

@@ -1,106 +1,234 @@
 """From files to words: which of the files found is the word of its name, and what people are told of each.
 
-Pure; called by the library. The invariant: a name belongs to one readable file, and every other that claims it says
-which one has it.
+Pure; called by the library in a thread. The invariant: among words that one model can use, a name and a sequence of
+token ids belong to one readable file, and every other that claims them says which one has them.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-from daemon.inspector.verdicts import Verdict
+from pydantic import TypeAdapter
+
+from daemon.inspector.verdicts import Verdict, WordFacts
 from daemon.protocol.service import WordView
+from engine.models.catalog import other_model
 from engine.names import sanitize_name
 from engine.text import escape
 
-SUFFIXES = (".safetensors", ".png", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".png", ".webp", ".pt", ".bin")
 """Extensions of files that are meant as words; of two files with one name, the kind further left is used."""
 
 _ABSENT = "embedding.absent"
 """Code of the verdict on a picture that carries no word and never claimed to."""
 
+_VIEWS = TypeAdapter(list[WordView])
+
+
+class Vocabulary(Protocol):
+    """What is needed of a model's tokenizer (`engine.prompt.tokenizer.PromptTokenizer`)."""
+
+    @property
+    def name_ids(self) -> Callable[[str], tuple[int, ...]]: ...
+    def is_ordinary(self, ids: Sequence[int]) -> bool: ...
+
 
 @dataclass(frozen=True)
-class Word:
-    """What is known of one file."""
+class Target:
+    """The base model that words are compared with."""
+
+    name: str
+    width: int
+    hash: str = ""
+    """10 hex digits."""
+    split: int = 0
+    """Columns of the first of two text encoders, else 0."""
+    vocabulary: Vocabulary | None = None
+    """None when the model's tokenizer cannot be read: then names are compared as texts only."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of one file, made ready for the table."""
 
     sha256: str
     """Empty when it could not be read."""
     verdict: Verdict
-    view: WordView
-    """As it is told while no other file has its name."""
+    rank: tuple[int, int, str]
+    """Who has a name first: the shallower folder, the kind of file, the path."""
+    views: tuple[WordView, ...]
+    """As each of its words is told while nothing speaks against it; one for a file that holds none."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The words of a folder, for a model of one width."""
+    """The words of a folder, for one model."""
 
-    width: int
+    target: Target | None
     views: list[WordView] = field(default_factory=list)
     """By name without regard to case."""
-    words: list[dict[str, str]] = field(default_factory=list)
-    """The wire's `words`: every readable one that has its name, of any width."""
+    words: list[dict[str, Any]] = field(default_factory=list)
+    """The wire's `words`: each readable one that has its name among those of its width, in order of precedence."""
+    json: bytes = b"[]"
+    """`views` as JSON."""
+    usable: int = 0
+    """How many of the views are."""
 
 
-def describe(path: Path, sha256: str, verdict: Verdict) -> WordView:
+def describe(path: Path, sha256: str, verdict: Verdict) -> Found:
     """Say what a file holds; foreign text is escaped."""
-    return WordView(
-        name=sanitize_name(path.stem) or escape(path.stem, 64),
+    own_name = sanitize_name(path.stem)
+    shown = verdict.named(own_name or path.stem)
+    view = WordView(
+        name=own_name or escape(path.stem, 64),
         path=escape(str(path), 5000),
         usable=verdict.readable,
-        reason=escape(f"{verdict.title} {verdict.hint}".strip(), 500),
-        vectors=verdict.vectors,
-        width=verdict.width,
-        step=verdict.step if verdict.readable else None,
-        model=escape(verdict.model, 200),
+        verdict="usable" if verdict.readable else "unreadable",
+        reason=escape(f"{shown.title} {shown.hint}".strip(), 500),
+        flavour=escape(verdict.flavour, 100),
         hash=sha256[:12],
     )
+    views = tuple(view.model_copy(update=_facts(word, own_name)) for word in verdict.words) or (view,)
+    return Found(sha256, verdict, (len(path.parts), SUFFIXES.index(path.suffix.lower()), str(path)), views)
 
 
-def tabulate(found: Mapping[Path, Word], root: Path, width: int, canonical: Callable[[str], Path]) -> Table:
-    """Give each name to one file.
+def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, canonical: Callable[[str], Path]) -> Table:
+    """Give each name, and each sequence of token ids, to one word.
 
     Args:
         found: what is known of the files below `root`.
-        width: length of the model's token vectors; 0 while it is not known, and then every width fits.
-        canonical: where the canonical copy of a content lies.
+        target: the model that people are told about; None while there is none, and then every width fits.
+        canonical: where the canonical file of a content lies.
     """
-    table = Table(width)
-    holders: dict[str, Path] = {}
-    for path in sorted(found, key=lambda path: _rank(path, found[path], width)):
-        word = found[path]
-        view = word.view
-        if word.verdict.code == _ABSENT:
+    views: list[WordView] = []
+    words: list[dict[str, Any]] = []
+    holders = _Holders(root, target)
+    for path, file in sorted(found.items(), key=lambda item: item[1].rank):
+        if not file.verdict.readable:
+            views += () if file.verdict.code == _ABSENT else file.views
             continue
-        if word.verdict.readable:
-            holder = holders.setdefault(_folded(view.name), path)
-            if holder == path:
-                table.words.append({"name": view.name, "path": str(canonical(word.sha256)), "hash": word.sha256})
-            view = _explain(view, "" if holder == path else str(holder.relative_to(root)), width)
-        table.views.append(view)
-    table.views.sort(key=lambda view: (_folded(view.name), view.name, view.path))
-    table.words.sort(key=lambda word: word["name"])
-    return table
+        for view, word in zip(file.views, file.verdict.words, strict=True):
+            holder = holders.take(view.name, word, path)
+            if holder.owns_name:
+                words.append(_on_the_wire(view.name, file.sha256, word, canonical))
+            views.append(_explain(view, word, holder, target))
+    views.sort(key=lambda view: (fold(view.name), view.name, view.path))
+    return Table(target, views, words, _VIEWS.dump_json(views), sum(view.usable for view in views))
 
 
-def _rank(path: Path, word: Word, width: int) -> tuple[bool, int, int, str]:
-    """Who has a name first: what fits the model, then the shallower folder, the kind of file, the path."""
-    fits = width in (0, word.verdict.width)
-    return (not fits, len(path.parts), SUFFIXES.index(path.suffix.lower()), str(path))
+def fold(name: str) -> str:
+    """What names are compared by."""
+    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name.casefold())
 
 
-def _explain(view: WordView, holder: str, width: int) -> WordView:
-    """Say why a readable file is not usable, if it is not."""
-    reason = ""
-    if holder:
-        reason = f"{escape(holder, 300)} has the same name and is used instead."
-    elif width and view.width != width:
-        reason = f"Its vectors are {view.width} numbers wide, the model's are {width}."
-    return view.model_copy(update={"usable": False, "reason": reason}) if reason else view
+def widths(width: int, split: int) -> str:
+    """A width in words: `768`, or `768 + 1280` for two encoders."""
+    return f"{split} + {width - split}" if split else str(width)
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name.casefold())
+@dataclass(frozen=True)
+class _Place:
+    """What a word got of what it claims."""
+
+    owns_name: bool
+    holder: str = ""
+    """Who has its name or token ids instead, in words."""
+
+
+class _Holders:
+    """Who has which name and which token ids among the words of one width."""
+
+    def __init__(self, root: Path, target: Target | None) -> None:
+        self._root = root
+        self._target = target
+        self._names: dict[tuple[str, int, int], Path] = {}
+        self._ids: dict[tuple[int, ...], tuple[str, Path]] = {}
+
+    def take(self, name: str, word: WordFacts, path: Path) -> _Place:
+        """Claim a name, and where the model fits its token ids, for a word of the file `path`."""
+        key = (fold(name), word.width, word.split)
+        holder = self._names.get(key)
+        if holder is not None:
+            return _Place(False, f"{self._shown(holder)} has the same name and is used instead.")
+        self._names[key] = path
+        target = self._target
+        fits = target is not None and (word.width, word.split) == (target.width, target.split)
+        if target is None or target.vocabulary is None or not fits:
+            return _Place(True)
+        ids = target.vocabulary.name_ids(name)
+        if not ids:
+            return _Place(True, "The model's vocabulary has no token for any sign of its name.")
+        other_name, other_path = self._ids.setdefault(ids, (name, path))
+        if (other_name, other_path) != (name, path):
+            what = f"The word '{other_name}' ({self._shown(other_path)}) has the same tokens and is used instead"
+            return _Place(True, f"{what}; <embedding:{name}> still means this one.")
+        return _Place(True)
+
+    def _shown(self, path: Path) -> str:
+        return escape(str(path.relative_to(self._root)), 300)
+
+
+def _facts(word: WordFacts, own_name: str) -> dict[str, Any]:
+    return {
+        "name": word.name or own_name,
+        "vectors": word.vectors,
+        "width": word.width,
+        "family": word.family,
+        "step": word.step,
+        "model": escape(word.model, 200),
+        "model_hash": escape(word.model_hash, 64),
+    }
+
+
+def _explain(view: WordView, word: WordFacts, place: _Place, target: Target | None) -> WordView:
+    """Say why a readable word is not usable, if it is not, or what to beware of."""
+    reason = misfit(word.width, word.split, target) if target is not None else ""
+    if reason:
+        return view.model_copy(update={"usable": False, "verdict": "wrong_width", "reason": reason})
+    if place.holder:
+        return view.model_copy(update={"usable": False, "verdict": "shadowed", "reason": place.holder})
+    warning = beware(view.name, word.model, word.model_hash, target)
+    return view.model_copy(update={"warning": warning}) if warning else view
+
+
+def misfit(width: int, split: int, target: Target) -> str:
+    """Why a model cannot use a word of this width; empty when it can."""
+    if (width, split) == (target.width, target.split):
+        return ""
+    own, wanted = widths(width, split), widths(target.width, target.split)
+    return f"Its vectors are {own} numbers wide, those of {escape(target.name, 100)} {wanted}."
+
+
+def beware(name: str, model: str, model_hash: str, target: Target | None) -> str:
+    """Why a word that fits may not do what is expected; empty when nothing speaks against it.
+
+    Args:
+        model, model_hash: what it was trained on, as its file says.
+    """
+    if target is None:
+        return ""
+    warnings = []
+    if target.vocabulary is not None and target.vocabulary.is_ordinary(target.vocabulary.name_ids(name)):
+        warnings.append(f"'{name}' is an ordinary word: every prompt with it uses this embedding instead.")
+    trained_on = other_model(model, model_hash, name=target.name, hash=target.hash)
+    if trained_on:
+        warnings.append(f"It was trained on {escape(trained_on, 250)}, not on {escape(target.name, 100)}.")
+    return " ".join(warnings)
+
+
+def _on_the_wire(name: str, sha256: str, word: WordFacts, canonical: Callable[[str], Path]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "path": str(canonical(word.canonical)),
+        "canonical": word.canonical,
+        "hash": sha256,
+        "vectors": word.vectors,
+        "width": word.width,
+        "split": word.split,
+        "model": word.model,
+        "model_hash": word.model_hash,
+    }

@@ -15,6 +15,10 @@ from pathlib import Path
 from engine.errors import VocableError
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when a disk, or a user's share of it, is full."""
+
+
 def current_umask() -> int:
     """The process's umask. Reading it means setting it for a moment; call this once at start-up."""
     mask = os.umask(0o077)
@@ -158,7 +162,7 @@ def sync(path: Path) -> None:
 def write_error(path: Path, error: OSError) -> VocableError:
     """Turn the system's refusal to write `path` into a sentence a user can act on."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return VocableError(
             "disk.full", f"There is no room to write {path} ({reason}).", "Free some space and try again."
         )

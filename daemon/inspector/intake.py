@@ -17,6 +17,8 @@ from engine.errors import VocableError
 MAX_BYTES = 64 << 20
 """Largest file that is read at all; the reader of each format has its own, lower limit."""
 
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
 
 @dataclass(frozen=True)
 class Content:
@@ -25,15 +27,22 @@ class Content:
     """64 hex digits."""
 
 
-def take_in(path: Path) -> Content:
+def take_in(path: Path, *, follow: bool = False) -> Content:
     """Read a file that anybody may have put there.
 
+    Args:
+        follow: take what a symbolic link leads to: for paths that the user gave, who has the right to read it.
+
     Raises:
-        VocableError: `file.kind` for what is no regular file, links included; `file.size`; `file.busy` when it
-            changed while it was read; `file.unreadable` with the system's reason.
+        VocableError: `file.absent`; `file.kind` for what is no regular file, links included; `file.size`; `file.busy`
+            when it changed while it was read; `file.unreadable` with the system's reason.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        handle = os.open(path, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        if not follow:
+            raise _unreadable(error) from None
+        raise VocableError("file.absent", f"There is no file {path}.", "Check the path.") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise _wrong_kind() from None

@@ -1,117 +1,58 @@
-"""Has foreign bytes read in a process of their own and returns what it said, whatever becomes of that process.
-
-Called by the library on the event loop of the supervisor's main thread.
-"""
+"""Makes a verdict and canonical files of what the inspector says of a file. Called by the library."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
-import os
-import signal
-import sys
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daemon.inspector.verdicts import Verdict
-from daemon.worker.exits import signal_name
-from daemon.worker.wire import MAX_MESSAGE, Decoder, Message, WireError
+from daemon.inspector.frames import Message
+from daemon.inspector.inspector import Inspector, lost
+from daemon.inspector.verdicts import Verdict, WordFacts
 from engine.errors import VocableError
-
-COMMAND = (sys.executable, "-I", "-m", "daemon.inspector.main")
-WALL_S = 15.0
-
-_KEPT = ("LD_LIBRARY_PATH", "LANG", "LC_ALL")
-_CHUNK = 1 << 16
-_MAX_OUTPUT = MAX_MESSAGE + 4
 
 
 @dataclass(frozen=True)
 class Judgement:
     verdict: Verdict
-    canonical: bytes
-    """The word as our own safetensors file; empty when the verdict is an error."""
+    canonical: Sequence[bytes]
+    """Each readable word as our own safetensors file, in the order of the verdict's words."""
 
 
-async def judge(data: bytes, stem: str, *, wall_s: float = WALL_S, command: Sequence[str] = COMMAND) -> Judgement:
-    """Inspect one file.
-
-    Args:
-        data: its bytes.
-        stem: its name without extension.
-        wall_s: after so long the process is killed.
-        command: what to run; tests put faulty inspectors here.
+async def judge(inspector: Inspector, data: bytes) -> Judgement:
+    """Have one file read.
 
     Raises:
-        VocableError: `inspector.lost` when the process crashed, took too long or made no sense: nothing is known of
-            the file but that; `inspector.start` when there was no process to be had.
+        VocableError: `inspector.lost` when the process that read it crashed, took too long or made no sense: nothing
+            is known of the file but that; `inspector.start` when there was no process to be had.
     """
-    arguments = [*command, "--parent", str(os.getpid()), f"--stem={stem}"]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"OPENBLAS_NUM_THREADS": "1"} | {key: os.environ[key] for key in _KEPT if key in os.environ},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise VocableError("inspector.start", f"There is no process to read the file ({error.strerror}).") from None
+        reply, canonical = await inspector.ask({"do": "read"}, [data])
+    except VocableError as error:
+        if error.code.startswith("inspector."):
+            raise
+        return Judgement(Verdict(code=error.code, title=error.title, hint=error.hint), ())
     try:
-        async with asyncio.timeout(wall_s):
-            _, output = await asyncio.gather(_feed(process, data), _read(process))
-            returncode = await process.wait()
-    except TimeoutError:
-        raise _lost(f"took longer than {wall_s:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-    if returncode != 0:
-        raise _lost(f"died ({signal_name(-returncode)})" if returncode < 0 else f"failed (exit code {returncode})")
-    return _understand(output)
+        return _parse(reply, canonical)
+    except (KeyError, TypeError, ValueError) as error:
+        raise lost(f"answered what makes no sense ({type(error).__name__})") from None
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
+def _parse(reply: Message, canonical: Sequence[bytes]) -> Judgement:
+    words = [
+        WordFacts(**_checked(word), canonical=hashlib.sha256(data).hexdigest())
+        for word, data in zip(reply["words"], canonical, strict=True)
+    ]
+    if not words:
+        raise ValueError("a readable file without a word")
+    return Judgement(Verdict(flavour=str(reply["flavour"]), words=tuple(words)), canonical)
 
 
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    output = bytearray()
-    while chunk := await process.stdout.read(_CHUNK):
-        output += chunk
-        if len(output) > _MAX_OUTPUT:
-            process.kill()
-            break
-    return bytes(output)
+def _checked(word: Message) -> Message:
+    kinds = {kind.name: str if kind.type == "str" else int for kind in _FIELDS}
+    if word.keys() != kinds.keys() or not all(type(word[name]) is kind for name, kind in kinds.items()):
+        raise ValueError("a word with other fields")
+    return word
 
 
-def _understand(output: bytes) -> Judgement:
-    try:
-        decoder = Decoder()
-        (reply,) = decoder.feed(output)
-        decoder.finish()
-        return _parse(reply)
-    except (WireError, KeyError, TypeError, ValueError) as error:
-        raise _lost(f"answered what makes no sense ({type(error).__name__})") from None
-
-
-def _parse(reply: Message) -> Judgement:
-    if "error" in reply:
-        error = reply["error"]
-        return Judgement(Verdict(code=str(error["code"]), title=str(error["title"]), hint=str(error["hint"])), b"")
-    verdict = Verdict(
-        vectors=int(reply["vectors"]), width=int(reply["width"]), step=int(reply["step"]), model=str(reply["model"])
-    )
-    return Judgement(verdict, base64.b64decode(reply["safetensors"], validate=True))
-
-
-def _lost(what: str) -> VocableError:
-    return VocableError("inspector.lost", f"The file is not used: the process that read it {what}.")
+_FIELDS = [field for field in WordFacts.__dataclass_fields__.values() if field.name != "canonical"]

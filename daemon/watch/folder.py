@@ -50,6 +50,19 @@ class Timing:
     """After a hint, more are waited for this long."""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """The outcome of one look, compared with what was known."""
+
+    files: dict[Path, Stamp]
+    fresh: dict[Path, tuple[Stamp, float]]
+    """Files that may still be written to, and since when (monotonic) they look like this."""
+    changed: bool
+    """Whether `files` is another table than before."""
+    missing: bool
+    faults: dict[Path, str]
+
+
 class FolderWatch:
     """Watches `root` and everything below it.
 
@@ -160,21 +173,22 @@ class FolderWatch:
     async def _look(self, *, patient: bool = True) -> None:
         async with self._lock:
             started = time.monotonic()
-            listing = await asyncio.to_thread(self._survey)
-            now = time.monotonic()
-            self._look_s = now - started
+            seen = await asyncio.to_thread(self._survey, patient)
+            self._look_s = time.monotonic() - started
             self._last_scan = time.time()
-            if self._take(listing, now, patient):
+            self._missing, self._faults, self._fresh = seen.missing, seen.faults, seen.fresh
+            self.files = seen.files
+            if seen.changed:
                 self._on_change(self.files)
 
-    def _survey(self) -> Listing:
+    def _survey(self, patient: bool) -> _Seen:
         """Arm first, look then: what happens in between is hinted at and seen, never neither. Runs in a thread."""
         try:
             status = os.stat(self.root)
             self._tend_hints((status.st_dev, status.st_ino))
         except OSError:
             self._armed = None
-        return scan(self.root)
+        return self._compare(scan(self.root), time.monotonic(), patient)
 
     def _tend_hints(self, identity: tuple[int, int]) -> None:
         """Keep the hints coming: from the folder that is there now, by threads that are alive."""
@@ -205,20 +219,28 @@ class FolderWatch:
         kind = remote_file_system(self.root)
         return f"a file system of type {kind} does not tell of changes made elsewhere" if kind else ""
 
-    def _take(self, listing: Listing, now: float, patient: bool) -> bool:
-        """Bring the table up to date with a look; True when that changed it."""
-        self._missing, self._faults = listing.missing, listing.faults
+    def _compare(self, listing: Listing, now: float, patient: bool) -> _Seen:
+        """Make the next table of a look and the present one, which stay as they are. Runs in a thread."""
         found = listing.files | self._unknown(listing)
-        self._fresh = {path: entry for path, entry in self._fresh.items() if path in found}
         before = self.files
-        self.files = {}
+        files: dict[Path, Stamp] = {}
+        fresh: dict[Path, tuple[Stamp, float]] = {}
+        changed = False
         for path, stamp in found.items():
-            if before.get(path) == stamp or not patient or self._is_settled(path, stamp, now):
-                self.files[path] = stamp
-                self._fresh.pop(path, None)
-            elif path in before:
-                self.files[path] = before[path]
-        return self.files != before
+            known = before.get(path)
+            if known == stamp:
+                files[path] = stamp
+                continue
+            seen, since = self._fresh.get(path, (None, now))
+            since = since if seen == stamp else now
+            if not patient or self._is_settled(stamp, now - since):
+                files[path] = stamp
+                changed = True
+                continue
+            fresh[path] = (stamp, since)
+            if known is not None:
+                files[path] = known
+        return _Seen(files, fresh, changed or len(files) != len(before), listing.missing, listing.faults)
 
     def _unknown(self, listing: Listing) -> dict[Path, Stamp]:
         """What was below folders that cannot be read just now; it is not taken for removed."""
@@ -228,17 +250,13 @@ class FolderWatch:
             if any(path.is_relative_to(folder) for folder in listing.faults)
         }
 
-    def _is_settled(self, path: Path, stamp: Stamp, now: float) -> bool:
+    def _is_settled(self, stamp: Stamp, unchanged_s: float) -> bool:
+        """Whether nobody writes to a file any more that was first seen like this `unchanged_s` seconds ago."""
         if stamp.kind != "file":
             return True
-        changed_s = max(stamp.mtime_ns, stamp.ctime_ns) / 1e9
-        if time.time() - changed_s >= max(self._timing.old_s, self._settle_s(stamp)):
-            return True
-        seen, since = self._fresh.get(path, (None, now))
-        if seen != stamp:
-            self._fresh[path] = (stamp, now)
-            return False
-        return now - since >= self._settle_s(stamp)
+        settle_s = self._settle_s(stamp)
+        old_s = time.time() - max(stamp.mtime_ns, stamp.ctime_ns) / 1e9
+        return old_s >= max(self._timing.old_s, settle_s) or (unchanged_s >= settle_s and unchanged_s > 0)
 
     def _settle_s(self, stamp: Stamp) -> float:
         if stamp.size == 0:

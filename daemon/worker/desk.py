@@ -22,7 +22,7 @@ from daemon.worker.faults import explain
 from daemon.worker.jobs import Bench, Places, Result, Work, create_word, ended, make_pictures, measure_phrases
 from daemon.worker.models import LoadedModel, Words
 from daemon.worker.wire import Message
-from engine.embedding.vectors import Embedding
+from engine.embedding.shelf import Word
 from engine.errors import VocableError
 from engine.events import Event, PhaseChanged, Progress, event_to_dict
 from engine.models.catalog import ModelEntry
@@ -162,7 +162,7 @@ class Desk:
         model = self._models.get(resolved.model, choose_dtype(recipe.train.precision, self._models.device))
         job = TrainingJob(recipe, resolved, Path(message["folder"]), places.latents, Path(message["destination"]))
 
-        def words() -> list[Embedding]:
+        def words() -> list[Word]:
             return self._words.of_width(resolved.model.width)
 
         with ended(train(model, job, control=control, words=words, clock=time.time)) as events:
@@ -246,8 +246,8 @@ class Desk:
         self._channel.send({"type": "event", "run": self._run, "event": event_to_dict(event)})
 
     def _tell_model(self, entry: ModelEntry | None) -> None:
-        name, width = (entry.name, entry.width) if entry else ("", 0)
-        self._channel.send({"type": "model", "name": name, "width": width})
+        name, path = (entry.name, str(entry.path)) if entry else ("", "")
+        self._channel.send({"type": "model", "name": name, "path": path})
 
 
 def prepare_device(wanted: str) -> torch.device:

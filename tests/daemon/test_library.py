@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon.inspector.judge import Judgement, judge
+from daemon.inspector.frames import Message
+from daemon.inspector.inspector import Inspector
+from daemon.inspector.verdicts import STEM
 from daemon.library import Library
 from daemon.protocol.service import WordView
 from daemon.watch import Timing
+from daemon.words import Target
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
@@ -23,32 +26,43 @@ from tests.daemon.words import WIDTH, drop, picture, word_file, word_picture
 PATIENCE_S = 30.0
 """Only a hang takes this long."""
 
+TARGET = Target("starter \x1b[31m", WIDTH)
+"""What the files of `tests.daemon.words` were made for."""
+
 QUICK = Timing(settle_s=0.05, large_settle_s=0.1, empty_settle_s=0.2, poll_s=0.1, gather_s=0.01)
 
 
+class Watched(Inspector):
+    """An inspector that tells what it was asked, and may die of it."""
+
+    def __init__(self) -> None:
+        super().__init__(idle_s=600)
+        self.seen: list[bytes] = []
+        self.deadly = b""
+
+    async def ask(self, question: Message, parts: Sequence[bytes]) -> tuple[Message, list[bytes]]:
+        self.seen.append(parts[0])
+        if parts[0] == self.deadly:
+            raise VocableError("inspector.lost", "The process that read it died (SIGKILL).")
+        return await super().ask(question, parts)
+
+
 class Shelf:
-    """A library whose changes can be awaited, and what its inspectors had to look at."""
+    """A library whose changes can be awaited, and what its inspector had to look at."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         self.folder = root / "embeddings"
-        self.inspected: list[str] = []
+        self.inspector = Watched()
         self._news = asyncio.Event()
-        options.setdefault("inspect", judge)
-        real = options["inspect"]
-
-        async def inspect(data: bytes, stem: str) -> Judgement:
-            self.inspected.append(stem)
-            return await real(data, stem)
-
-        self.width = WIDTH
         self.library = Library(
             folder=self.folder,
             cache=root / "cache",
-            width=lambda: self.width,
+            inspector=self.inspector,
             on_change=self._news.set,
             timing=QUICK,
-            **{**options, "inspect": inspect},
+            **options,
         )
+        self.library.fit(TARGET)
 
     @property
     def views(self) -> dict[str, WordView]:
@@ -66,7 +80,7 @@ class Shelf:
                 await self._news.wait()
 
 
-def read_canonical(word: dict[str, str]) -> Embedding:
+def read_canonical(word: dict[str, Any]) -> Embedding:
     return read_embedding(Path(word["path"]).read_bytes(), word["name"])
 
 
@@ -83,8 +97,8 @@ def folder(tmp_path: Path) -> Path:
 async def open_shelf(tmp_path: Path, folder: Path) -> AsyncIterator[Open]:
     opened: list[Shelf] = []
 
-    async def begin(**options: Any) -> Shelf:
-        shelf = Shelf(tmp_path, **options)
+    async def begin(shelf: Shelf | None = None, **options: Any) -> Shelf:
+        shelf = shelf or Shelf(tmp_path, **options)
         opened.append(shelf)
         await shelf.library.start()
         return shelf
@@ -92,6 +106,7 @@ async def open_shelf(tmp_path: Path, folder: Path) -> AsyncIterator[Open]:
     yield begin
     for shelf in opened:
         await shelf.library.stop()
+        await shelf.inspector.close()
 
 
 @pytest.mark.parametrize("polling", [None, True])
@@ -165,8 +180,10 @@ async def test_a_word_of_another_width_is_usable_with_the_model_it_fits(folder: 
     await shelf.library.rescan()
     assert shelf.usable == set()
     assert [word["name"] for word in shelf.library.usable()] == ["wide"]
-    shelf.width = WIDTH + 1
-    assert shelf.usable == {"wide"}
+    assert shelf.views["wide.safetensors"].verdict == "wrong_width"
+    shelf.library.fit(Target("other", WIDTH + 1))
+    await shelf.until(lambda: shelf.usable == {"wide"})
+    assert "not on other" in shelf.views["wide.safetensors"].warning
 
 
 async def test_nothing_but_files_is_opened_and_nothing_blocks(folder: Path, tmp_path: Path, open_shelf: Open) -> None:
@@ -200,8 +217,10 @@ async def test_of_files_that_claim_one_name_one_has_it_and_the_others_say_which(
     (folder / "sub" / "fox.safetensors").write_bytes(word_file(0.4))
     shelf = await open_shelf()
     await shelf.library.rescan()
-    assert len(shelf.library.usable()) == 1
+    assert sorted(word["width"] for word in shelf.library.usable()) == [WIDTH, WIDTH + 1]
     assert [name for name, view in shelf.views.items() if view.usable] == ["(fox).safetensors"]
+    assert shelf.views["fox.png"].verdict == "shadowed"
+    assert shelf.views["Fox.safetensors"].verdict == "wrong_width"
     assert "(fox).safetensors has the same name" in shelf.views["fox.png"].reason
     (folder / "(fox).safetensors").unlink()
     await shelf.library.rescan()
@@ -234,11 +253,52 @@ async def test_verdicts_survive_a_restart_and_are_not_asked_for_twice(folder: Pa
     (folder / "cut.safetensors").write_bytes(word_file()[:-1])
     first = await open_shelf()
     await first.library.rescan()
-    assert sorted(first.inspected) in (["cut", "fox"], ["cut", "twin"])
+    assert sorted(first.inspector.seen) == sorted([word_file(), word_file()[:-1]])
+    (folder / "again.safetensors").write_bytes(word_file()[:-1])
     second = await open_shelf()
     await second.library.rescan()
-    assert second.inspected == []
-    assert second.views == first.views
+    assert second.inspector.seen == []
+    assert not second.views["again.safetensors"].usable
+    assert {name: view for name, view in second.views.items() if name != "again.safetensors"} == first.views
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: bytes(len(data)), lambda data: b""])
+async def test_a_torn_canonical_file_is_never_used(
+    folder: Path, tmp_path: Path, open_shelf: Open, spoil: Callable[[bytes], bytes]
+) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file())
+    await (await open_shelf()).library.rescan()
+    for path in (tmp_path / "cache" / "embeddings").glob("*.safetensors"):
+        path.write_bytes(spoil(path.read_bytes()))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert (read_canonical(shelf.library.usable()[0]).vectors == 0.5).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"version": 2}', b"[]", b"\0" * 300])
+async def test_a_torn_verdict_is_found_out_again(
+    folder: Path, tmp_path: Path, open_shelf: Open, content: bytes
+) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file())
+    await (await open_shelf()).library.rescan()
+    for path in (tmp_path / "cache" / "embeddings").glob("*.json"):
+        path.write_bytes(content)
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert shelf.usable == {"fox"}
+    assert len(shelf.inspector.seen) == 1
+
+
+async def test_an_error_names_the_word_by_each_file_that_has_it(folder: Path, open_shelf: Open) -> None:
+    spoilt = word_file(1.0).replace(b"\x00\x00\x80\x3f", b"\x00\x00\xc0\x7f")
+    (folder / "fox.safetensors").write_bytes(spoilt)
+    (folder / "owl.safetensors").write_bytes(spoilt)
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    assert len(shelf.inspector.seen) == 1
+    for name in ("fox", "owl"):
+        assert f"'{name}'" in shelf.views[f"{name}.safetensors"].reason
+    assert STEM not in str(shelf.views)
 
 
 async def test_a_deleted_cache_is_made_again(folder: Path, tmp_path: Path, open_shelf: Open) -> None:
@@ -246,7 +306,6 @@ async def test_a_deleted_cache_is_made_again(folder: Path, tmp_path: Path, open_
     shelf = await open_shelf()
     await shelf.library.rescan()
     shutil.rmtree(tmp_path / "cache")
-    await shelf.library._drop_lost_copies()
     await shelf.library.rescan()
     assert read_canonical(shelf.library.usable()[0]).name == "fox"
 
@@ -254,19 +313,16 @@ async def test_a_deleted_cache_is_made_again(folder: Path, tmp_path: Path, open_
 async def test_a_file_whose_inspector_dies_is_given_up_once_and_the_next_is_read(
     folder: Path, open_shelf: Open
 ) -> None:
-    async def inspect(data: bytes, stem: str) -> Judgement:
-        if stem == "bomb":
-            raise VocableError("inspector.lost", "The process that read it died (SIGKILL).")
-        return await judge(data, stem)
-
     (folder / "bomb.safetensors").write_bytes(b"tick")
     (folder / "good.safetensors").write_bytes(word_file())
-    shelf = await open_shelf(inspect=inspect)
+    shelf = Shelf(folder.parent)
+    shelf.inspector.deadly = b"tick"
+    await open_shelf(shelf)
     await shelf.library.rescan()
     await shelf.library.rescan()
     assert shelf.usable == {"good"}
     assert "SIGKILL" in shelf.views["bomb.safetensors"].reason
-    assert shelf.inspected.count("bomb") == 1
+    assert shelf.inspector.seen.count(b"tick") == 1
 
 
 async def test_a_file_that_cannot_be_opened_is_tried_again_by_itself(

@@ -1,0 +1,84 @@
+"""A child of the fork server: gives up every right and resource that reading does not need, answers one question, ends.
+
+The invariant: nothing foreign is looked at before `confine`, and nothing of the child remains after `serve`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+from typing import NoReturn
+
+from daemon.inspector.frames import pack, read_frame
+from daemon.inspector.operations import OPERATIONS
+from daemon.worker import guards
+from engine.errors import VocableError
+
+ADDRESS_SPACE = 1 << 30
+CPU_S = 10
+OPEN_FILES = 16
+
+EXIT_FAILED = 1
+"""Something unforeseen happened; the supervisor says so in its log."""
+
+
+def warm_up() -> None:
+    """Import what reading may need, since a confined process can open few files."""
+    from PIL import Image
+
+    Image.init()
+
+
+def serve(connection: int, parent: int) -> NoReturn:
+    """Answer the question that comes over the socket `connection`. Called right after fork.
+
+    Args:
+        parent: process id of the fork server.
+    """
+    code = EXIT_FAILED
+    try:
+        guards.die_with_parent(parent)
+        signal.set_wakeup_fd(-1)
+        os.dup2(connection, 0)
+        os.closerange(3, 1 << 20)
+        confine()
+        code = answer(socket.socket(fileno=0))
+    except BrokenPipeError:
+        pass  # nobody waits for the answer any more
+    finally:
+        os._exit(code)
+
+
+def confine() -> None:
+    """Limit this process for good: memory, processor time, files, children. What it needs is imported already."""
+    limits = {
+        resource.RLIMIT_AS: ADDRESS_SPACE,
+        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_NPROC: 0,
+    }
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, limit))
+
+
+def answer(connection: socket.socket) -> int:
+    """Read a question, carry it out and send the answer; returns the exit code."""
+    with connection.makefile("rb") as stream:
+        header, parts = read_frame(stream)
+    try:
+        reply, results = OPERATIONS[header["do"]](header, parts)
+    except VocableError as error:
+        reply, results = {"error": error.to_dict()}, []
+    except MemoryError:
+        title = f"Reading the file takes more than {ADDRESS_SPACE >> 20} MiB of memory."
+        reply, results = {"error": {"code": "embedding.unreadable", "title": title, "hint": ""}}, []
+    for piece in pack(reply, results):
+        connection.sendall(piece)
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    return 0

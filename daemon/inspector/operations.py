@@ -1,0 +1,102 @@
+"""What a child of the inspector can be asked, by name: bytes of foreign files in, plain values and our own bytes out.
+
+Runs confined (`child`). Every operation takes the header of its question and the files' bytes, and returns a JSON-ready
+header and further bytes; VocableError is told as an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daemon.inspector.verdicts import STEM
+from engine.dataset.pictures import decode_picture
+from engine.embedding.convert import convert, join_halves
+from engine.embedding.facts import describe_file
+from engine.embedding.read import read_words
+from engine.embedding.vectors import Embedding
+from engine.embedding.write import encode_safetensors
+from engine.errors import VocableError
+from engine.sampling.carriers import read_parameters
+
+MAX_TEXT = 300
+"""Longest text of a file that a verdict keeps, in characters."""
+
+Message = dict[str, Any]
+Answer = tuple[Message, Sequence[bytes]]
+
+
+def read(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Read every word of a file; `words` tells what they are, the parts are their canonical files in that order.
+
+    The file is read under the stem STEM, so that the answer holds for every name that the file may have.
+    """
+    found = read_words(parts[0], STEM)
+    canonical = [encode_safetensors(word) for word in found.words]
+    return {"flavour": found.flavour[:MAX_TEXT], "words": [_facts(word) for word in found.words]}, canonical
+
+
+def describe(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Say all that is known of a file called `stem`."""
+    return describe_file(parts[0], header["stem"]), []
+
+
+def convert_file(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Convert the word `word` (or the only one) of a file to `format`, calling it `name`.
+
+    Parts are the file, then the second half of a pair when `has_second`, then a picture when `picture` names one;
+    those of the answer are the files to write, each with the ending of its name in `suffixes`.
+    """
+    rest = list(parts)
+    embedding = _choose(rest.pop(0), header["stem"], header["word"])
+    if header["has_second"]:
+        embedding = join_halves(embedding, _choose(rest.pop(0), header["stem"], ""))
+    embedding = replace(embedding, name=header["name"] or embedding.name)
+    picture = decode_picture(rest.pop(0), Path(header["picture"])).image if header["picture"] else None
+    converted = convert(embedding, header["format"], picture=picture)
+    written = [data for _, data in converted.files]
+    rows, width = embedding.vectors.shape
+    values = {"name": embedding.name, "vectors": rows, "width": width, "notes": list(converted.notes)}
+    return {**values, "suffixes": [suffix for suffix, _ in converted.files]}, written
+
+
+def parameters(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Find the text that tells how a picture was made; `text` is None when there is none."""
+    return {"text": read_parameters(parts[0])}, []
+
+
+OPERATIONS: Mapping[str, Callable[[Message, Sequence[bytes]], Answer]] = {
+    "read": read,
+    "describe": describe,
+    "convert": convert_file,
+    "parameters": parameters,
+}
+
+
+def _facts(word: Embedding) -> Message:
+    rows, width = word.vectors.shape
+    return {
+        "name": "" if word.name == STEM else word.name,
+        "trigger": word.trigger[:MAX_TEXT],
+        "vectors": rows,
+        "width": width,
+        "split": word.split,
+        "family": word.family,
+        "step": word.step,
+        "model": word.model[:MAX_TEXT],
+        "model_hash": word.model_hash[:MAX_TEXT],
+    }
+
+
+def _choose(data: bytes, stem: str, name: str) -> Embedding:
+    """The word called `name`, or the only one."""
+    words = read_words(data, stem).words
+    chosen = [word for word in words if not name or word.name.casefold() == name.casefold()]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(word.name for word in words[:20])
+    if chosen:
+        raise VocableError("embedding.several", f"The file holds {len(words)} words: {names}.", "Say which one.")
+    raise VocableError("embedding.absent", f"The file holds no word '{name}'.", f"It holds: {names}.")

@@ -1,0 +1,87 @@
+"""The base models that words are compared with and prompts are counted for: what is known of each without torch.
+
+Used by the service. A tokenizer is read once for each model and content, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from daemon.words import Target
+from engine.errors import VocableError
+from engine.models.catalog import STARTER, ModelEntry, find_model
+from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
+
+_KEPT = 4
+"""Tokenizers kept in memory; each takes some megabytes."""
+
+_log = logging.getLogger(__name__)
+
+
+class Targets:
+    """Finds models by reference: name, path or hash; an empty one means the model that is in use.
+
+    Args:
+        folders: where models lie.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = list(folders)
+        self._current = (STARTER, STARTER)
+
+    def use(self, name: str, path: str) -> bool:
+        """Note which model the worker loaded; False when it was that one already. The starter is the first."""
+        before, self._current = self._current, (name, path)
+        return self._current != before
+
+    async def find(self, reference: str) -> Target:
+        """A model with its tokenizer, if that can be read.
+
+        Raises:
+            VocableError: `model.unknown`, `model.unreadable`.
+        """
+        return await asyncio.to_thread(self._find, reference)
+
+    async def tokenizer(self, reference: str) -> tuple[ModelEntry, PromptTokenizer]:
+        """A model with its tokenizer. Raises VocableError `model.unknown`, `model.unreadable`."""
+
+        def find() -> tuple[ModelEntry, PromptTokenizer]:
+            entry = self._entry(reference)
+            return entry, read_tokenizer(entry)
+
+        return await asyncio.to_thread(find)
+
+    def _find(self, reference: str) -> Target:
+        entry = self._entry(reference)
+        try:
+            vocabulary = read_tokenizer(entry)
+        except VocableError as error:
+            _log.warning("words are compared by name only: %s", error.title)
+            return Target(entry.name, entry.width, entry.hash)
+        return Target(entry.name, entry.width, entry.hash, vocabulary=vocabulary)
+
+    def _entry(self, reference: str) -> ModelEntry:
+        if reference:
+            return find_model(reference, self._folders)
+        name, path = self._current
+        return replace(find_model(path, self._folders), name=name)
+
+
+def read_tokenizer(entry: ModelEntry) -> PromptTokenizer:
+    """The tokenizer of a model; blocks when it is read for the first time. Raises VocableError `model.unreadable`."""
+    folder = entry.path / "tokenizer"
+    try:
+        changed = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()))
+    except OSError:
+        changed = ()
+    return _read(folder, changed)
+
+
+@lru_cache(maxsize=_KEPT)
+def _read(folder: Path, changed: tuple[tuple[str, int], ...]) -> PromptTokenizer:
+    return load_tokenizer(folder)

@@ -1,0 +1,184 @@
+"""Questions about single files that the user names: what embeddings they hold, conversions, what a picture says.
+
+Used by the service. Foreign bytes are read by the inspector only; files are written here, in a thread, since what reads
+foreign bytes can write none. The invariant: nothing that is there is replaced unless that was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from daemon.inspector.inspector import Inspector
+from daemon.inspector.intake import Content, take_in
+from daemon.protocol.words import (
+    ConvertReply,
+    ConvertRequest,
+    EncoderReport,
+    FileReport,
+    InspectReply,
+    InspectRequest,
+    WordReport,
+)
+from daemon.runs import describe_error
+from daemon.words import Target, beware, misfit
+from engine.errors import VocableError
+from engine.files import write_atomically
+from engine.names import sanitize_name
+from engine.text import escape
+
+_SUFFIXES = {
+    "safetensors": ".safetensors",
+    "webui-pt": ".pt",
+    "diffusers": ".safetensors",
+    "onetrainer": ".safetensors",
+    "png": ".png",
+}
+"""By which other programs know each format."""
+
+_AT_ONCE = 4
+"""Files that are held in memory at a time."""
+
+
+async def inspect_files(inspector: Inspector, request: InspectRequest, target: Target) -> InspectReply:
+    """Say what files hold and whether a model takes it; a file that cannot be read is told with the reason."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def inspect(path: str) -> FileReport:
+        async with slots:
+            return await _inspect(inspector, Path(path), target)
+
+    files = await asyncio.gather(*(inspect(check_absolute("paths", path)) for path in request.paths))
+    return InspectReply(model=escape(target.name, 200), files=files)
+
+
+async def convert_file(inspector: Inspector, request: ConvertRequest) -> ConvertReply:
+    """Write the word of a file in another format, called like the file that is written.
+
+    Raises:
+        VocableError: `file.*` of reading; `file.exists`, `disk.*` of writing; `embedding.*` of the word itself.
+    """
+    source, output = Path(check_absolute("path", request.path)), Path(check_absolute("output", request.output))
+    second = Path(check_absolute("second", request.second)) if request.second else None
+    name = sanitize_name(output.stem)
+    if not name:
+        title = f"The file name '{escape(output.name, 100)}' holds nothing that could name a word."
+        raise VocableError("embedding.name", title, "Choose another name for the file to write.")
+    _check_free(output, request.overwrite)
+    contents = [await _take_in(source)] + ([await _take_in(second)] if second else [])
+    picture = await asyncio.to_thread(_find_picture, request, source)
+    if picture:
+        contents.append(await _take_in(picture))
+    question = {
+        "do": "convert",
+        "stem": source.stem,
+        "word": request.word,
+        "format": request.format,
+        "name": name,
+        "has_second": second is not None,
+        "picture": picture.name if picture else "",
+    }
+    answer, files = await inspector.ask(question, [content.data for content in contents])
+    paths = [_path_for(output, suffix, number) for number, suffix in enumerate(answer["suffixes"])]
+    await asyncio.to_thread(_write, list(zip(paths, files, strict=True)), request.overwrite)
+    return ConvertReply(
+        paths=[str(path) for path in paths],
+        name=name,
+        vectors=answer["vectors"],
+        width=answer["width"],
+        notes=[escape(note, 500) for note in answer["notes"]] + _suffix_notes(output, request.format),
+    )
+
+
+async def read_picture_text(inspector: Inspector, path: Path) -> str:
+    """The `parameters` text of a picture. Raises VocableError `picture.silent` when there is none."""
+    content = await _take_in(path)
+    answer, _ = await inspector.ask({"do": "parameters"}, [content.data])
+    text = answer["text"]
+    if not isinstance(text, str):
+        title = f"The picture {escape(str(path), 500)} does not say how it was made."
+        raise VocableError("picture.silent", title, "Use a PNG, JPEG or WebP picture as its program saved it.")
+    return text
+
+
+def check_absolute(field: str, path: str) -> str:
+    """The path, if it is one that the service can open. Raises VocableError `request.invalid`."""
+    if not Path(path).is_absolute() or "\0" in path:
+        title = f"{field}: '{escape(path, 200)}' is not an absolute path."
+        raise VocableError("request.invalid", title, "Give the whole path.")
+    return path
+
+
+async def _inspect(inspector: Inspector, path: Path, target: Target) -> FileReport:
+    report = FileReport(path=escape(str(path), 5000))
+    try:
+        content = await _take_in(path)
+        report = report.model_copy(update={"size": len(content.data), "hash": content.sha256[:12]})
+        answer, _ = await inspector.ask({"do": "describe", "stem": path.stem}, [content.data])
+        words = [_report(word, target) for word in answer["words"]]
+        return report.model_copy(update={"flavour": escape(answer["flavour"], 100), "words": words})
+    except VocableError as error:
+        return report.model_copy(update={"error": describe_error(error)})
+
+
+def _report(word: dict[str, Any], target: Target) -> WordReport:
+    encoders = [EncoderReport.model_validate(encoder) for encoder in word["encoders"]]
+    split = encoders[0].width if len(encoders) > 1 else 0
+    values = word | {key: escape(word[key], 300) for key in ("name", "trigger", "model", "model_hash")}
+    reason = misfit(word["width"], split, target)
+    warning = "" if reason else beware(word["name"], word["model"], word["model_hash"], target)
+    return WordReport.model_validate(
+        values | {"encoders": encoders, "fits": not reason, "reason": reason, "warning": warning}
+    )
+
+
+async def _take_in(path: Path) -> Content:
+    return await asyncio.to_thread(take_in, path, follow=True)
+
+
+def _find_picture(request: ConvertRequest, source: Path) -> Path | None:
+    """The picture to write a word into: the one asked for, else one beside the file."""
+    if request.format != "png":
+        return None
+    if request.picture:
+        return Path(check_absolute("picture", request.picture))
+    beside = [source.with_name(f"{source.stem}.preview.png"), source.with_name(f"{source.stem}.png")]
+    return next((path for path in beside if path.is_file()), None)
+
+
+def _path_for(output: Path, suffix: str, number: int) -> Path:
+    """The first file has the name that was asked for; of a second one, `_2` stands before the ending."""
+    return output if number == 0 else output.with_name(output.stem + suffix)
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """Refuse early; whoever makes the file later is noticed when ours is put in place."""
+    if path.is_dir() or (os.path.lexists(path) and not overwrite):
+        hint = "Choose another name, or ask for it to be replaced."
+        raise VocableError("file.exists", f"There is a file {escape(str(path), 500)} already.", hint)
+
+
+def _write(files: Sequence[tuple[Path, bytes]], overwrite: bool) -> None:
+    for path, _ in files:
+        _check_free(path, overwrite)
+    for path, data in files:
+        write_atomically(path, data, verify=_comparing(path, data), overwrite=overwrite)
+
+
+def _comparing(path: Path, data: bytes) -> Callable[[bytes], None]:
+    def verify(written: bytes) -> None:
+        if written != data:
+            title = f"{path} did not read back as it was written."
+            raise VocableError("disk.verify", title, "Check the disk; the file was not put in place.")
+
+    return verify
+
+
+def _suffix_notes(output: Path, format: str) -> list[str]:
+    suffix = _SUFFIXES[format]
+    if output.suffix.lower() == suffix:
+        return []
+    return [f"Other programs expect files of this format to end in {suffix}."]
