@@ -85,7 +85,9 @@ class _Sampling:
         self._index = 0
         generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
         self._options = {"generator": generators} if find_sampler(request.sampler).draws_noise else {}
-        pictures = [[chart(model, plan, part, self.calls) for part in order.parsed.parts] for order in orders]
+        parts = {id(part): part for order in orders for part in order.parsed.parts}  # equal prompts share theirs
+        courses = {key: chart(model, plan, part, self.calls) for key, part in parts.items()}
+        pictures = [[courses[id(part)] for part in order.parsed.parts] for order in orders]
         negative = chart(model, plan, plan.negative.parts[0], self.calls) if orders[0].is_guided else None
         self._guidance = Guidance(model, pictures, negative, request.cfg_scale, rows)
         edges = (request.height // model.latent_factor, request.width // model.latent_factor)

@@ -74,10 +74,10 @@ class Guidance:
             output = torch.cat([self._run(side, timestep, texts) for side, texts in sides])
         if self._negative is None:
             return output
-        base, sides_wanted = output[: len(batch)], output[len(batch) :].unflatten(0, (len(batch), parts))
-        guided = base
+        guided = base = output[: len(batch)]
+        by_part = output[len(batch) :].reshape(len(batch), parts, *base.shape[1:])
         for part in range(parts):
-            guided = guided + self._factors[:, part] * (sides_wanted[:, part] - base)
+            guided = guided + self._factors[:, part] * (by_part[:, part] - base)
         return guided
 
     def _conditioning(self, call: int) -> list[Tensor]:
@@ -96,12 +96,11 @@ class Guidance:
 
     def _run(self, latents: Tensor, timestep: Tensor, conditioning: Tensor) -> Tensor:
         """The U-Net's output in float32."""
-        outputs = [
-            self._model.unet(
-                part.contiguous(memory_format=torch.channels_last), timestep, encoder_hidden_states=texts
-            ).sample.float()
-            for part, texts in zip(latents.split(self._rows), conditioning.split(self._rows), strict=True)
-        ]
+        outputs = []
+        for begin in range(0, len(latents), self._rows):
+            rows = slice(begin, begin + self._rows)
+            batch = latents[rows].contiguous(memory_format=torch.channels_last)
+            outputs.append(self._model.unet(batch, timestep, encoder_hidden_states=conditioning[rows]).sample.float())
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 

@@ -21,7 +21,8 @@ from engine.models.load import Model
 from engine.prompt.conditioning import condition
 from engine.prompt.encode import check_clip_skip, check_width
 from engine.prompt.layout import Lexicon
-from engine.prompt.parse import ParsedPrompt, Part, Tag, entry_at, parse_prompt
+from engine.prompt.parse import ParsedPrompt, Part, entry_at, parse_prompt
+from engine.prompt.tags import Tag
 from engine.recipe import Emphasis
 from engine.sampling.guidance import Course
 from engine.sampling.samplers import find_sampler
@@ -57,9 +58,10 @@ class Order:
     is_guided: bool
     """Whether the negative prompt plays a part in it."""
 
-    def chunks(self) -> int:
-        """Chunks of its longest part."""
-        return max(len(entry.chunks) for part in self.parsed.parts for entry in part.entries)
+    def kind(self) -> tuple[int, int, bool]:
+        """What pictures of one batch have in common: chunks of the longest part, parts, guidance."""
+        parts = self.parsed.parts
+        return max(len(entry.chunks) for part in parts for entry in part.entries), len(parts), self.is_guided
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,7 @@ def make_batches(orders: Sequence[Order], size: int) -> list[list[Order]]:
         size: pictures of one part in a batch; of pictures with more parts fewer, for the U-Net sees each part.
     """
     batches: list[list[Order]] = []
-    for (_, parts, _), alike in groupby(
-        orders, key=lambda order: (order.chunks(), len(order.parsed.parts), order.is_guided)
-    ):
+    for (_, parts, _), alike in groupby(orders, key=Order.kind):
         group = list(alike)
         step = max(1, 2 * size // (parts + 1))
         batches += [group[start : start + step] for start in range(0, len(group), step)]

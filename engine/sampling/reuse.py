@@ -23,6 +23,9 @@ _TELLING = {
 }
 """Fields that tell of a picture and do not change it."""
 
+MAX_NEGATIVE = 10_000
+"""Characters that a request takes."""
+
 _NAMED = 8
 """Fields that one note names before it counts the rest."""
 
@@ -38,8 +41,11 @@ def request_fields(parameters: Parameters) -> tuple[dict[str, Any], list[str]]:
         "prompts": [_with_hypernetwork(parameters.prompt, settings)],
         "negative_prompt": parameters.negative_prompt,
     }
+    if len(parameters.negative_prompt) > MAX_NEGATIVE:
+        fields["negative_prompt"] = ""
+        notes.append(f"The negative prompt is left out: it is longer than {MAX_NEGATIVE} characters.")
     if not settings:
-        return fields, ["The picture says nothing of its sampler, steps, size and seed."]
+        return fields, [*notes, "The picture says nothing of its sampler, steps, size and seed."]
     fields |= _sampler(settings, notes)
     fields |= _number(settings, "Steps", "steps", int, 1, 500, notes)
     fields |= _number(settings, "CFG scale", "cfg_scale", float, 1, 100, notes)

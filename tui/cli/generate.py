@@ -1,27 +1,32 @@
-"""`generate`: pictures from a prompt, in which every word of the embeddings folder may stand."""
+"""`generate`: pictures from a prompt, in which every word of the embeddings folder may stand, or like a picture."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.errors import VocableError
-from tui.cli.output import print_json, print_text
+from tui.cli.output import print_json, print_text, say
 from tui.cli.session import AsJson, build_request, connect, run_waiting, session_of
 
 if TYPE_CHECKING:
+    from daemon.client import Client
     from daemon.paths import Workspace
     from daemon.protocol.jobs import GenerateRequest
 
 
 def generate(
     ctx: typer.Context,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the pictures should show.", show_default=False)],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="What the pictures should show.", show_default=False),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -31,7 +36,17 @@ def generate(
             help="File to write; vocable-SEED.png, never an existing one, when absent.",
         ),
     ] = None,
-    negative_prompt: Annotated[str, typer.Option("--negative", help="What the pictures should not show.")] = "",
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="PICTURE",
+            help="Take prompt, seed and settings from this picture; what else is given here goes before them.",
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option("--negative", help="What the pictures should not show.", show_default=False)
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Euler a, Euler, DDIM, DPM++ 2M, DPM++ 2M Karras, LMS, Heun or UniPC.")
     ] = None,
@@ -40,49 +55,96 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture; drawn when absent.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="How many pictures; seeds count up.")] = 1,
-    model: Annotated[str, typer.Option(help="Base model: a name in models/, a path, or a hash.")] = "starter",
+    model: Annotated[
+        str | None, typer.Option(help="Base model: a name in models/, a path, or a hash.", show_default="starter")
+    ] = None,
+    emphasis: Annotated[
+        str | None, typer.Option(help="How (weights) act: Original, No norm, Ignore or None.", show_default="Original")
+    ] = None,
+    clip_skip: Annotated[
+        int | None, typer.Option(help="Layer of the text encoder, counted from its end.", show_default="1")
+    ] = None,
+    compat: Annotated[
+        str | None, typer.Option(help="webui: switch [a:b:5] and [a|b] as late as AUTOMATIC1111's webui does.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the pictures in the terminal.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make pictures of a prompt. Ctrl-C cancels."""
-    from daemon.protocol.jobs import GenerateRequest
-    from engine.recipe import MAX_SEED
-
+    """Make pictures of a prompt, or again like a picture. Ctrl-C cancels."""
     width, height = parse_size(size) if size else (None, None)
-    seed = random.randint(0, MAX_SEED - 1000) if seed is None else seed
-    request = build_request(
-        GenerateRequest,
-        prompts=[prompt],
-        negative_prompt=negative_prompt,
-        model=model,
-        sampler=sampler,
-        steps=steps,
-        cfg_scale=cfg_scale,
-        seed=seed,
-        width=width,
-        height=height,
-        count=count,
-        output=str(choose_output(output, seed, count)),
-    )
-    result = run_waiting(lambda: _make(session_of(ctx).workspace, request), interrupted=lambda: "Cancelled.")
-    pictures: list[str] = result["pictures"]
-    if as_json:
-        print_json({"pictures": pictures, "prompt": prompt, "seed": seed})
+    if prompt is None and like is None:
+        title = "There is nothing to make: neither a prompt nor a picture to be like."
+        raise VocableError("usage.prompt", title, "Write a prompt, or give --like PICTURE.")
+    options: dict[str, Any] = {
+        "prompts": None if prompt is None else [prompt],
+        "negative_prompt": negative_prompt,
+        "model": model,
+        "sampler": sampler,
+        "steps": steps,
+        "cfg_scale": cfg_scale,
+        "seed": seed,
+        "width": width,
+        "height": height,
+        "emphasis": emphasis,
+        "clip_skip": clip_skip,
+        "compat": compat,
+    }
+    given = {name: value for name, value in options.items() if value is not None} | {"count": count}
+    if like is not None:
+        like = like.expanduser().absolute()
     else:
-        print_text("\n".join(pictures))
+        _build(given, output)  # what is wrong is told before a service is started
+    made = run_waiting(lambda: _make(session_of(ctx).workspace, given, output, like), interrupted=lambda: "Cancelled.")
+    if as_json:
+        first = made.request
+        print_json(
+            {"pictures": made.pictures, "prompt": first.prompts[0], "seed": first.seed, "warnings": made.warnings}
+        )
+    else:
+        for warning in made.warnings:
+            say(f"warning: {warning}")
+        print_text("\n".join(made.pictures))
     if show:
         from tui.cli.pictures import show_pictures
 
-        show_pictures([Path(path) for path in pictures])
+        show_pictures([Path(path) for path in made.pictures])
 
 
-async def _make(workspace: Workspace, request: GenerateRequest) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Made:
+    request: GenerateRequest
+    pictures: list[str]
+    warnings: list[str]
+    """What the picture's text could not carry over, then what the worker noticed."""
+
+
+async def _make(workspace: Workspace, given: dict[str, Any], output: Path | None, like: Path | None) -> _Made:
     from tui.cli.jobs import finish_job
     from tui.cli.progress import open_progress
 
     async with connect(workspace) as client:
+        found, notes = ({}, []) if like is None else await _read_picture(client, like)
+        request = _build(found | given, output)
         with open_progress() as progress:
-            return await finish_job(client, await client.generate(request), progress, "sampling")
+            result = await finish_job(client, await client.generate(request), progress, "sampling")
+    return _Made(request, result["pictures"], [*notes, *result.get("warnings", [])])
+
+
+async def _read_picture(client: Client, picture: Path) -> tuple[dict[str, Any], list[str]]:
+    """Fields of the request that a picture was made by, and what they leave out."""
+    from daemon.protocol.words import ParametersRequest
+
+    reply = await client.parameters(ParametersRequest(path=str(picture)))
+    return reply.request.model_dump(exclude={"output", "count"}, exclude_unset=True), reply.notes
+
+
+def _build(fields: dict[str, Any], output: Path | None) -> GenerateRequest:
+    from daemon.protocol.jobs import GenerateRequest
+    from engine.recipe import MAX_SEED
+
+    seed = fields.get("seed", random.randint(0, MAX_SEED - 1000))
+    path = choose_output(output, seed, fields["count"])
+    return build_request(GenerateRequest, **(fields | {"seed": seed, "output": str(path)}))
 
 
 def parse_size(text: str) -> tuple[int, int]:
