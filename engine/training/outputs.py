@@ -100,6 +100,11 @@ def preview_path(job: TrainingJob, step: int, number: int) -> Path:
     return job.folder / "images" / f"{job.recipe.name}-{step}{suffix}.png"
 
 
+def carrier_path(job: TrainingJob, step: int) -> Path:
+    """Where the picture belongs that is the word as it was at `step`."""
+    return job.folder / "image_embeddings" / f"{job.recipe.name}-{step}.png"
+
+
 def write_settings(job: TrainingJob, *, pictures: int, initial_step: int, clock: Callable[[], float]) -> None:
     """Write `recipe.toml` and `settings.json`, the latter with the web UI's names as far as it has such fields."""
     recipe = job.recipe

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from engine.dataset.templates import fill_template
+from engine.embedding.shelf import Word, shelve
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from engine.events import Event, PhaseChanged, PreviewSaved, Warned
 from engine.models.load import Model
 from engine.recipe import MAX_SEED
-from engine.sampling.generate import PictureRequest, SamplingStep, generate
-from engine.sampling.png import save_picture
+from engine.sampling.generate import Picture, PictureRequest, SamplingStep, generate
+from engine.sampling.png import save_carrier, save_picture
 from engine.training.job import Control, TrainingJob
-from engine.training.outputs import preview_path
+from engine.training.outputs import carrier_path, preview_path
 
 
 def make_previews(
@@ -26,7 +27,7 @@ def make_previews(
     embedding: Embedding,
     *,
     training_prompt: str,
-    words: Callable[[], Sequence[Embedding]],
+    words: Callable[[], Sequence[Word]],
     control: Control,
 ) -> Iterator[Event | None]:
     """Make and save the previews of `embedding.step`. A failure is a warning; a command ends the preview at once."""
@@ -44,21 +45,37 @@ def _make(
     job: TrainingJob,
     embedding: Embedding,
     request: PictureRequest,
-    words: Sequence[Embedding],
+    words: Sequence[Word],
     control: Control,
 ) -> Iterator[Event | None]:
     others = [word for word in words if word.name.casefold() != embedding.name.casefold()]
     number = 0
-    for item in generate(model, request, [embedding, *others]):
+    for item in generate(model, request, [shelve(embedding), *others]):
         if control.ask:
             return
         if isinstance(item, SamplingStep):
             yield PhaseChanged("preview", item.done, item.total)
             continue
+        if isinstance(item, Warned):
+            if embedding.step <= job.recipe.save.images_every:  # The prompt stays the same: once is enough.
+                yield item
+            continue
         path = preview_path(job, embedding.step, number)
-        save_picture(path, item, _numbered(embedding) if job.recipe.save.embed_in_images else None)
+        word = _numbered(embedding) if job.recipe.save.embed_in_images else None
+        save_picture(path, item, word)
+        if word is not None and number == 0:
+            yield from _save_carrier(job, item, word)
         number += 1
         yield PreviewSaved(embedding.step, str(path), item.prompt, item.seed)
+
+
+def _save_carrier(job: TrainingJob, picture: Picture, word: Embedding) -> Iterator[Event]:
+    """Save the picture that is the word. A failure is a warning, and the previews go on."""
+    try:
+        save_carrier(carrier_path(job, word.step), picture, word)
+    except VocableError as error:
+        title = f"The picture that carries the word of step {word.step} was not saved: {error.title}"
+        yield Warned("preview.failed", title, error.hint)
 
 
 def _request(job: TrainingJob, training_prompt: str) -> PictureRequest:
