@@ -19,6 +19,9 @@ from engine.text import escape
 SAVE_INTERVAL_S = 1.0
 """Progress and losses go into the history this often."""
 
+THIN_INTERVAL_S = 3600.0
+"""The losses of runs that ended long ago are thinned this often."""
+
 
 class Ledger:
     """All runs, and what is wrong with the service."""
@@ -30,7 +33,7 @@ class Ledger:
         self._problems: dict[str, str] = {}
         self._unsaved: dict[str, Run] = {}
         self._refusal: VocableError | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, *, now: float) -> None:
         """Read the history. One that cannot be used leaves the service without runs, and says why."""
@@ -40,13 +43,14 @@ class Ledger:
             self._refusal = VocableError("service.degraded", f"No run can be changed: {error.title}", error.hint)
             self.set_problem("history", error.title)
             return
-        self._task = asyncio.create_task(self._save_regularly())
+        self.set_problem("history.damaged", self.history.notice)
+        self._tasks = [asyncio.create_task(work) for work in (self._save_regularly(), self._thin_regularly())]
 
     async def close(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            await self._save_unsaved()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._save_unsaved()
         await self.history.close()
 
     def check_writable(self) -> None:
@@ -108,6 +112,11 @@ class Ledger:
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             await self._save_unsaved()
+
+    async def _thin_regularly(self) -> None:
+        while True:
+            await self.try_to(self.history.thin())
+            await asyncio.sleep(THIN_INTERVAL_S)
 
     async def _save_unsaved(self) -> None:
         runs, self._unsaved = list(self._unsaved.values()), {}

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.history import SCHEMA_VERSION, History
+from daemon.history import History
+from daemon.schema import VERSION
 from daemon.protocol.runs import ErrorInfo, Warning
 from daemon.runs import Run, new_run
 from engine.errors import VocableError
@@ -137,7 +138,7 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(tmp_path: Pat
     path = tmp_path / "vocable.db"
     await reopen(path)
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.close()
     before = path.read_bytes()
     with pytest.raises(VocableError, match="newer Vocable"):
@@ -154,11 +155,20 @@ async def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
         await reopen(path)
 
 
-async def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path) -> None:
+async def test_a_run_that_makes_no_sense_is_left_out_and_named(tmp_path: Path) -> None:
     path = tmp_path / "vocable.db"
-    path.write_bytes(b"this is no database" * 1000)
-    with pytest.raises(VocableError, match=r"vocable\.db cannot be used"):
-        await reopen(path)
+    history = History(path)
+    await history.open(now=1000.0)
+    for identifier in ("abc123", "def456"):
+        await history.add_run(make_run(identifier), key="", digest="")
+    await history.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET state = 'dancing' WHERE id = 'abc123'")
+    connection.close()
+    history = History(path)
+    assert [run.id for run in await history.open(now=1000.0)] == ["def456"]
+    assert "abc123" in history.notice
+    await history.close()
 
 
 WRITER = """
