@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine.errors import VocableError
-from tui.cli import demo, files, generate, runs, service, tokens, train, words
+from tui.cli import demo, files, generate, queue, runs, service, tokens, train, words
 from tui.cli.output import DONE, FAILED, INTERRUPTED, report_error
 from tui.cli.session import Session
 
@@ -39,6 +39,8 @@ app.command("follow", rich_help_panel=_RUNS)(runs.follow)
 app.command("pause", rich_help_panel=_RUNS)(runs.pause)
 app.command("resume", rich_help_panel=_RUNS)(runs.resume)
 app.command("stop", rich_help_panel=_RUNS)(runs.stop)
+app.command("move", rich_help_panel=_RUNS)(queue.move)
+app.add_typer(queue.app, name="queue", rich_help_panel=_RUNS)
 app.command("generate", rich_help_panel=_PICTURES)(generate.generate)
 app.command("words", rich_help_panel=_PICTURES)(words.list_words)
 app.command("inspect", rich_help_panel=_PICTURES)(files.inspect)
