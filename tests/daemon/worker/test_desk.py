@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from PIL import Image
 from daemon.worker.supervise import COMMAND
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import Embedding
+from engine.embedding.write import save_embedding
 from engine.models.catalog import STARTER_FOLDER
 from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
-from tests.daemon.words import word_file
+from tests.daemon.words import embedding, word_file
 from tests.daemon.worker.conftest import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -103,6 +106,17 @@ def read(path: Path) -> Embedding:
     return read_embedding(path.read_bytes(), path.stem)
 
 
+def on_the_wire(name: str, path: Path) -> dict[str, Any]:
+    """What the supervisor tells of a word."""
+    data = path.read_bytes()
+    word = read_embedding(data, name)
+    digest = hashlib.sha256(data).hexdigest()
+    facts = {"split": word.split, "model": word.model, "model_hash": word.model_hash}
+    vectors, width = word.vectors.shape
+    told = {"name": name, "path": str(path), "canonical": digest, "hash": "0" * 64}
+    return {**told, "vectors": vectors, "width": width, **facts}
+
+
 def pixels(path: str) -> bytes:
     with Image.open(path) as image:
         return image.tobytes()
@@ -134,9 +148,9 @@ def difference(first: Path, second: Path) -> int:
 
 async def test_several_pictures_are_numbered_and_seeds_count_up(worker: Worker, tmp_path: Path) -> None:
     both = await worker.do("generate", picture_request(tmp_path / "a.png", count=2, seed=5))
-    assert both == {"pictures": [str(tmp_path / "a-1.png"), str(tmp_path / "a-2.png")]}
+    assert both == {"pictures": [str(tmp_path / "a-1.png"), str(tmp_path / "a-2.png")], "warnings": []}
     alone = await worker.do("generate", picture_request(tmp_path / "b.png", seed=6))
-    assert alone == {"pictures": [str(tmp_path / "b.png")]}
+    assert alone["pictures"] == [str(tmp_path / "b.png")]
     assert difference(tmp_path / "b.png", tmp_path / "a-2.png") <= 2  # a batch of two rounds otherwise than one
     assert difference(tmp_path / "a-1.png", tmp_path / "a-2.png") > 2
 
@@ -151,11 +165,7 @@ async def test_a_new_word_is_made_and_prompts_use_it_once_the_table_of_words_has
 
     wide = tmp_path / "wide.safetensors"
     wide.write_bytes(word_file(width=7))
-    table = [
-        {"name": "my word", "path": str(destination), "hash": "1"},
-        {"name": "portrait", "path": str(wide), "hash": "2"},
-        {"name": "girl", "path": str(tmp_path / "deleted"), "hash": "3"},
-    ]
+    table = [on_the_wire("my word", destination), on_the_wire("portrait", wide)]
     prompt = "portrait of my word"
     await worker.do("generate", picture_request(tmp_path / "without.png", prompt))
     worker.worker.send({"do": "words", "words": table})
@@ -164,7 +174,48 @@ async def test_a_new_word_is_made_and_prompts_use_it_once_the_table_of_words_has
     await worker.do("generate", picture_request(tmp_path / "again.png", prompt))
     assert pixels(str(tmp_path / "with.png")) != pixels(str(tmp_path / "without.png"))
     assert pixels(str(tmp_path / "again.png")) == pixels(str(tmp_path / "without.png"))
-    assert "'girl' is left out" in worker.log.read_text()
+
+
+async def test_of_all_words_only_those_of_the_prompt_are_read_and_never_other_bytes_than_told(
+    worker: Worker, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.safetensors"
+    good.write_bytes(word_file(width=128))
+    words = {"good": good, "changed": tmp_path / "changed", "deleted": tmp_path / "deleted"}
+    for name in ("changed", "deleted"):
+        shutil.copy(good, words[name])
+    worker.worker.send({"do": "words", "words": [on_the_wire(name, path) for name, path in words.items()]})
+    words["changed"].write_bytes(word_file(0.25, width=128))
+    words["deleted"].unlink()
+    assert "pictures" in await worker.do("generate", picture_request(tmp_path / "a.png", "a girl, good"))
+    for name in ("changed", "deleted"):
+        answer = await worker.do("generate", picture_request(tmp_path / "b.png", f"a {name}"))
+        assert answer["code"] == "embedding.lost"
+        assert f"'{name}'" in answer["title"]
+    worker.worker.send({"do": "words", "words": []})
+
+
+async def test_what_a_prompt_asks_for_in_vain_is_told_beside_the_pictures(worker: Worker, tmp_path: Path) -> None:
+    destination = tmp_path / "old.safetensors"
+    save_embedding(destination, replace(embedding(width=128), name="old"))
+    told = on_the_wire("old", destination) | {"model": "v1-5", "model_hash": "6ce0161689"}
+    worker.worker.send({"do": "words", "words": [told]})
+    request = picture_request(tmp_path / "a.png", "old <lora:\x1b[31m:1> embedding:nobody")
+    answer = await worker.do("generate", request)
+    assert len(answer["warnings"]) == 3
+    assert "no word 'nobody'" in answer["warnings"][0]
+    assert "<lora:\\x1b[31m:1> has no effect" in answer["warnings"][1]
+    assert "'old' was trained on v1-5 [6ce0161689], not on starter" in answer["warnings"][2]
+    worker.worker.send({"do": "words", "words": []})
+
+
+async def test_settings_of_prompts_reach_the_pictures(worker: Worker, tmp_path: Path) -> None:
+    plain = picture_request(tmp_path / "a.png", "a (girl:1.5), [pink|blue]", steps=2)
+    await worker.do("generate", plain)
+    for number, change in enumerate(({"emphasis": "Ignore"}, {"clip_skip": 2}, {"compat": "webui"})):
+        other = tmp_path / f"{number}.png"
+        await worker.do("generate", {**plain, **change, "output": str(other)})
+        assert difference(tmp_path / "a.png", other) > 2
 
 
 async def test_phrases_are_measured_in_their_order(worker: Worker, tmp_path: Path) -> None:
