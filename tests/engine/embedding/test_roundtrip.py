@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from engine.embedding.payload import payload_json
 from engine.embedding.pixels import decode_pixels
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import MAX_MAGNITUDE, Embedding
+from engine.embedding.write import encode_safetensors, save_embedding
 from engine.errors import VocableError
 from engine.names import sanitize_name
 
@@ -195,3 +197,31 @@ def test_spoilt_vectors_are_not_converted() -> None:
         with pytest.raises(VocableError) as caught:
             convert(replace(word(), vectors=vectors), format)
         assert caught.value.code == "embedding.not_finite"
+
+
+@pytest.mark.parametrize(
+    ("shape", "split", "prediction", "architecture"),
+    [
+        ((2, 768), 0, "epsilon", "stable-diffusion-v1"),
+        ((2, 1024), 0, "epsilon", "stable-diffusion-v2-512"),
+        ((2, 1024), 0, "v", "stable-diffusion-v2-768-v"),
+        ((2, 2048), 768, "epsilon", "stable-diffusion-xl-v1-base"),
+        ((2, 1280), 0, "epsilon", "other"),
+    ],
+)
+def test_the_header_names_the_architecture(
+    shape: tuple[int, int], split: int, prediction: str, architecture: str
+) -> None:
+    given_word = word(vectors=numbers(*shape, 1), split=split, metadata={"modelspec.prediction_type": prediction})
+    for _, data in [*convert(given_word, "safetensors").files, *convert(given_word, "diffusers").files]:
+        found = read_embedding(data, "lyra").metadata
+        assert found["modelspec.architecture"] == f"{architecture}/textual-inversion"
+
+
+def test_a_word_for_two_encoders_is_saved_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "lyra.safetensors"
+    save_embedding(path, pair(metadata={"note": "x"}))
+    found = read_embedding(path.read_bytes(), "lyra")
+    assert_same(found, pair())
+    assert found.metadata["note"] == "x"
+    assert encode_safetensors(found) == path.read_bytes()
