@@ -28,6 +28,8 @@ _STAR_ID = 265
 
 _MAX_DEPTH = 8
 _MAX_BRACKETS = 4096
+_MAX_STRINGS = 4096
+_MAX_COMMAS = 2 * MAX_VECTORS * MAX_WIDTH
 
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -93,15 +95,19 @@ def parse_payload(text: bytes) -> dict[str, Any]:
 
 def _check_nesting(text: bytes) -> None:
     """Refuse JSON that would take far more memory or stack to parse than an embedding does."""
-    depth = brackets = 0
+    if text.count(b",") > _MAX_COMMAS:
+        raise _broken("it holds more numbers than an embedding has")
+    depth = brackets = strings = 0
     for match in _BRACKETS.finditer(text):
         sign = match.group()
         if sign in b"[{":
             depth, brackets = depth + 1, brackets + 1
         elif sign in b"]}":
             depth -= 1
-        if depth > _MAX_DEPTH or brackets > _MAX_BRACKETS:
-            raise _broken("it is nested more than an embedding is")
+        else:
+            strings += 1
+        if depth > _MAX_DEPTH or brackets > _MAX_BRACKETS or strings > _MAX_STRINGS:
+            raise _broken("it is nested more, or holds more texts, than an embedding")
 
 
 def _refuse(constant: str) -> NoReturn:
