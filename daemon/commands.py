@@ -16,7 +16,7 @@ from daemon.logs import bind_run
 from daemon.paths import Workspace
 from daemon.protocol.runs import MoveRun
 from daemon.protocol.states import POSSIBLE, RunCommand
-from daemon.runs import Run, is_repeated, new_run
+from daemon.runs import Run, is_repeated, is_resting, new_run
 from daemon.turns import Turns
 from engine.errors import VocableError
 from engine.files import make_folder
@@ -193,6 +193,7 @@ class Commands:
         view = run.view
         is_being_stopped = run is self._turns.current and view.asked == "stop"
         is_undone = command == "resume" and view.asked != "" and not is_being_stopped
+        is_undone = is_undone or (command == "pause" and is_resting(view))
         if run.outcome or (command not in POSSIBLE[view.state] and not is_undone):
             state = "being stopped" if is_being_stopped else run.outcome or view.state
             possible = ", ".join(sorted(POSSIBLE[run.outcome or view.state])) or "nothing"

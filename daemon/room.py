@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from daemon.ledger import Ledger
-from daemon.protocol.runs import ErrorInfo, RunView
-from daemon.runs import Run, add_warning
+from daemon.protocol.runs import ErrorInfo
+from daemon.runs import Run, add_warning, is_resting
 from daemon.turns import Turns
 
 LOOK_EVERY_S = 15.0
@@ -95,10 +95,6 @@ class Room:
         names = ", ".join(f"'{run.view.name}'" for run in resting)
         text = f"The disk is full: {names} waits at its newest checkpoint and goes on when there is room."
         self._ledger.set_problem("room", text if resting else "")
-
-
-def is_resting(view: RunView) -> bool:
-    return view.state == "paused" and view.error is not None and view.error.code == "disk.full"
 
 
 def has_room(folder: Path, size: int) -> bool:

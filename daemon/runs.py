@@ -180,10 +180,17 @@ def new_run(recipe: Recipe, identifier: str, runs: Path, position: float, *, now
     return Run(view, recipe.model_dump(mode="json", exclude_none=True), position)
 
 
+def is_resting(view: RunView) -> bool:
+    """Whether the run is paused because the disk is full, and goes on by itself when there is room."""
+    return view.state == "paused" and view.error is not None and view.error.code == "disk.full"
+
+
 def is_repeated(view: RunView, command: RunCommand) -> bool:
     """Whether the run is, or is on its way, where `command` leads."""
     if command == "resume":
         return view.state in ("queued", "running") and not view.asked
+    if command == "pause" and is_resting(view):
+        return False  # it stays paused then
     return view.asked == command or view.state == {"pause": "paused", "stop": "stopped"}[command]
 
 
