@@ -166,6 +166,28 @@ async def test_pictures_outlive_the_crashes_of_a_run(running: Running) -> None:
     assert (await running.client.job(job.id)).state == "done"
 
 
+async def test_a_pause_that_was_asked_for_is_kept_when_the_worker_is_lost(running: Running) -> None:
+    run = (await running.train("tired")).id
+    worker = await running.crew.worker(1)
+    worker.obeys = False
+    await worker.told("train", run=run)
+    await running.client.command(run, "pause")
+    worker.die(kind="hung", step=4)
+    assert (await running.until_state(run, "paused")).asked == ""
+    assert len(running.crew.workers) == 1
+
+
+async def test_a_stop_that_was_asked_for_goes_to_the_next_worker_when_one_is_lost(running: Running) -> None:
+    run = (await running.train("over")).id
+    worker = await running.crew.worker(1)
+    await worker.told("train", run=run)
+    await running.client.command(run, "stop")
+    worker.die(kind="hung", step=4)
+    heir = await running.crew.worker(2)
+    await heir.told("stop", run=run)
+    assert [message["do"] for message in heir.sent] == ["words", "train", "stop"]
+
+
 async def begin_and_wedge(running: Running) -> tuple[str, StandIn]:
     run = (await running.train("held")).id
     worker = await running.crew.worker(1)

@@ -73,7 +73,7 @@ class Worker(Watched):
     async def do(self, do: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
         return await self.answer(self.give(do, request, **more))
 
-    def train(self, name: str, **settings: Any) -> str:
+    def train(self, name: str, save: dict[str, Any] | None = None, **settings: Any) -> str:
         """Begin a short run and return its id."""
         self._given += 1
         run = f"run{self._given}"
@@ -82,7 +82,8 @@ class Worker(Watched):
             "start": {"init_text": "girl", "vectors": 1},
             "data": {"folder": str(self.folder / "pictures"), "template": "portrait_filewords"},
             "train": {"steps": 6, "batch_size": 1, **settings},
-            "save": {"every": 0, "images_every": 0, "checkpoint_every": 3},
+            "preview": {"steps": 200},
+            "save": {"every": 0, "images_every": 0, "checkpoint_every": 3, **(save or {})},
         }
         where = {"folder": str(self.folder / run), "destination": str(self.folder / f"{name}.safetensors")}
         self.worker.send({"do": "train", "run": run, "recipe": recipe, **where})
@@ -326,6 +327,62 @@ async def test_a_command_reaches_a_run_that_still_waits(worker: Worker, tmp_path
     worker.worker.send({"do": "pause", "run": run})
     await worker.answer(job)
     assert (await worker.event(run, "ended"))["outcome"] == "paused"
+
+
+@pytest.mark.parametrize("command", ["pause", "stop"])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"event": "phase", "phase": "loading"},
+        {"event": "phase", "phase": "encoding"},
+        {"event": "phase", "phase": "training"},
+        {"event": "progress"},
+        {"event": "phase", "phase": "preview"},
+        {"event": "checkpoint", "step": 3},
+    ],
+    ids=["loading", "encoding", "first-step", "step", "preview", "checkpoint"],
+)
+async def test_a_command_is_followed_in_every_phase_also_when_it_comes_twice(
+    worker: Worker, sign: dict[str, Any], command: str
+) -> None:
+    is_preview = sign.get("phase") == "preview"
+    run = worker.train("told", save={"images_every": 2 if is_preview else 0}, steps=10_000)
+    await worker.find(lambda message: message.get("run") == run and sign.items() <= message["event"].items())
+    for _ in range(2):
+        worker.worker.send({"do": command, "run": run})
+    end = await worker.event(run, "ended")
+    assert (end["outcome"], end["step"] < 10_000) == ("paused" if command == "pause" else "stopped", True)
+    assert bool(end["embedding"]) == (command == "stop" and end["step"] > 0)
+    worker.worker.send({"do": command, "run": run})
+    await worker.do("generate", picture_request(worker.folder / "after.png"))
+    assert sum(message.get("run") == run and is_end(message) for message in worker.messages) == 1
+
+
+@pytest.mark.parametrize("command", ["pause", "stop"])
+async def test_a_command_that_comes_while_the_finished_word_is_written_changes_nothing(
+    worker: Worker, command: str
+) -> None:
+    run = worker.train("done")
+    saving = {"event": "phase", "phase": "saving"}
+    await worker.find(lambda message: message.get("run") == run and saving.items() <= message["event"].items())
+    worker.worker.send({"do": command, "run": run})
+    assert (await worker.event(run, "ended"))["outcome"] == "finished"
+
+
+async def test_what_the_worker_does_stands_on_its_board(worker: Worker) -> None:
+    run = worker.train("shown", steps=10_000)
+    await worker.event(run, "progress")
+    mark = worker.worker._board.read()
+    worker.worker.send({"do": "pause", "run": run})
+    end = await worker.event(run, "ended")
+    assert mark.phase in ("first step", "step")
+    assert mark.step is not None
+    assert 0 <= mark.step <= end["step"]
+    job = worker.give("generate", picture_request(worker.folder / "board.png", steps=200))
+    await worker.find(lambda message: message.get("job") == job and message["type"] == "job")
+    assert worker.worker._board.read().phase == "job"
+    worker.worker.send({"do": "cancel", "job": job})
+    await worker.answer(job)
 
 
 async def test_a_worker_that_leaves_in_the_middle_of_a_run_checkpoints_it(worker: Worker, tmp_path: Path) -> None:
