@@ -1,14 +1,12 @@
-"""Routes of the service itself: who it is, its whole state, its events, its end."""
+"""Routes of the service itself: who it is, its whole state, its end."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.api.bodies import reply, service_of
-from daemon.events import MAX_STREAMS
-from engine.errors import VocableError
 
 
 async def show_info(request: Request) -> Response:
@@ -23,16 +21,6 @@ async def show_state(request: Request) -> Response:
     return Response(content[:-1] + words, media_type="application/json")
 
 
-async def stream_events(request: Request) -> Response:
-    hub = service_of(request).hub
-    after = request.query_params.get("after", "")
-    if after:
-        hub.check_cursor(after)
-    if hub.streams >= MAX_STREAMS:
-        raise VocableError("service.busy", f"{MAX_STREAMS} clients follow the events already.", "Close one of them.")
-    return StreamingResponse(hub.lines(after), media_type="application/x-ndjson")
-
-
 async def shut_down(request: Request) -> Response:
     service = service_of(request)
     service.stop_asked.set()
@@ -42,6 +30,5 @@ async def shut_down(request: Request) -> Response:
 routes = [
     Route("/v1/", show_info, methods=["GET"]),
     Route("/v1/state", show_state, methods=["GET"]),
-    Route("/v1/events", stream_events, methods=["GET"]),
     Route("/v1/shutdown", shut_down, methods=["POST"]),
 ]

@@ -1,0 +1,154 @@
+"""Limits of the socket that hold whatever clients do: streams, connections, readers that stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from daemon import connections
+from daemon.client import Client
+from daemon.events import MAX_STREAMS
+from daemon.paths import Workspace
+from engine.errors import VocableError
+from tests.daemon.conftest import PATIENCE_S, Running
+
+EVENTS = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+STATE = b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def test_exactly_so_many_streams_are_served_when_more_come_at_once(running: Running) -> None:
+    peers = [await asyncio.open_unix_connection(running.client.socket) for _ in range(MAX_STREAMS + 9)]
+    for _, writer in peers:
+        writer.write(EVENTS)
+    async with asyncio.timeout(PATIENCE_S):
+        heads = [(await reader.readuntil(b"\r\n\r\n"))[:12] for reader, _ in peers]
+    assert heads.count(b"HTTP/1.1 200") == MAX_STREAMS
+    assert heads.count(b"HTTP/1.1 503") == 9
+    for _, writer in peers:
+        writer.close()
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                assert (await anext(running.client.events())).type == "hello"
+                return
+            except VocableError:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_refused_client_learns_why_although_it_goes_on_sending(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.client.info()
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 0)
+    async with Client(running.client.socket) as client:
+        with pytest.raises(VocableError, match="connections are open") as caught:
+            await client.create_run({"name": "x" * 500_000})
+    assert caught.value.code == "service.busy"
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "STALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("daemon.service.Service.state", big_state(running))
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.setblocking(False)
+        peer.connect(str(running.client.socket))
+        peer.send(STATE)
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_reset(peer):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+    assert (await running.client.info()).pid == os.getpid()
+
+
+def big_state(running: Running) -> Any:
+    """A state longer than any buffer on the way."""
+    from daemon.service import Service
+
+    real = Service.state
+    return lambda service: real(service).model_copy(update={"problem": "x" * 3_000_000})
+
+
+def is_reset(peer: socket.socket) -> bool:
+    """Whether the other end is closed; nothing is read."""
+    try:
+        peer.send(b" ")
+    except BrokenPipeError:
+        return True
+    except BlockingIOError:
+        return False
+    return False
+
+
+@pytest.fixture
+async def process(workspace: Workspace) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", "--workspace", str(workspace.root)),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    yield process
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()
+
+
+async def test_four_thousand_connections_reset_at_any_point_leave_nothing_behind(
+    workspace: Workspace, process: asyncio.subprocess.Process
+) -> None:
+    """200 at a time, 20 times; the process itself says what it still holds. Memory is compared once it is warm."""
+    assert process.stderr is not None
+    path = str(workspace.state / "vocable.sock")
+    log = process.stderr
+    async with asyncio.timeout(4 * PATIENCE_S):
+        while b" ready on " not in await log.readline():
+            pass
+        for _ in range(10):
+            await storm(path)
+        base = await settled(process, log, None)
+        for _ in range(10):
+            await storm(path)
+        after = await settled(process, log, base)
+    assert (after["connections"], after["streams"]) == (0, 0)
+    assert after["resident_bytes"] < base["resident_bytes"] + (4 << 20)
+
+
+async def storm(path: str) -> None:
+    requests = (
+        b"",
+        b"GET /v1/ev",
+        EVENTS,
+        STATE,
+        STATE + EVENTS,
+        b"POST /v1/runs HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
+    )
+    for number in range(200):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(PATIENCE_S)
+            await asyncio.to_thread(peer.connect, path)
+            peer.send(requests[number % len(requests)])
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+
+
+async def settled(
+    process: asyncio.subprocess.Process, log: asyncio.StreamReader, base: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The state that the service logs once nothing of its clients is left, or as much as `base` had."""
+    while True:
+        process.send_signal(signal.SIGUSR1)
+        line = (await log.readline()).decode()
+        state: dict[str, Any] = json.loads(line[line.index("{") :])
+        limit = base or {"connections": 0, "streams": 0}
+        if all(state[key] <= limit[key] for key in ("connections", "streams", "tasks", "descriptors") if key in limit):
+            return state
+        await asyncio.sleep(0.05)
