@@ -31,6 +31,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 _ENCRYPTED, _DESCRIBED, _UTF8 = 1, 8, 1 << 11
 _FLAGS = _DESCRIBED | _UTF8
+_FOLDER = 16
 _DESCRIPTORS = ("<4s3L", "<4sL2Q", "<3L", "<L2Q")
 _KEY = re.compile(r"[0-9]{1,32}")
 
@@ -58,59 +59,52 @@ def decode_archive(data: bytes) -> Any:
     if {"constants.pkl", "code"} & {name.partition("/")[0] for name in names}:
         title = "The file is a TorchScript archive: a program, not an embedding."
         raise VocableError("embedding.unsupported", title, "Choose a file that holds a textual-inversion embedding.")
-    if len(contents[f"{folder}/data.pkl"][1]) > pickles.MAX_BYTES:
+    if len(contents[f"{folder}/data.pkl"]) > pickles.MAX_BYTES:
         raise _broken(f"its data.pkl is larger than {pickles.MAX_BYTES >> 20} MiB")
-    if "byteorder" in names and bytes(_checked(contents, f"{folder}/byteorder")) != b"little":
+    if "byteorder" in names and bytes(contents[f"{folder}/byteorder"]) != b"little":
         raise _broken("its numbers are in another byte order; save it again on an ordinary computer")
 
     def load(identifier: Any) -> Storage:
         return _find_storage(contents, folder, identifier)
 
-    program = bytes(_checked(contents, f"{folder}/data.pkl"))
+    program = bytes(contents[f"{folder}/data.pkl"])
     value, end = pickles.interpret(program, KNOWN, explain=explain_unknown, load=load)
     if end != len(program):
         raise _broken("something follows the pickle in it")
     return value
 
 
-def read_identifier(identifier: Any, lengths: tuple[int, ...]) -> tuple[str, str, Any]:
+def read_identifier(identifier: Any, length: int) -> tuple[str, str, Any]:
     """Take apart a persistent identifier: type of number, key, count.
 
     Raises:
         VocableError: `embedding.unreadable` when it is not one of a storage.
     """
-    if not isinstance(identifier, tuple) or len(identifier) not in lengths or identifier[0] != "storage":
+    if not isinstance(identifier, tuple) or len(identifier) != length or identifier[0] != "storage":
         raise pickles.broken_pickle("it refers to something else than numbers")
-    _, kind, key, _, count = identifier[:5]
+    _, kind, key, device, count = identifier[:5]
     dtype = STORAGES.get(kind.name.removeprefix("torch."), "") if isinstance(kind, pickles.Global) else ""
-    if not dtype or type(key) is not str or not _KEY.fullmatch(key):
+    if not dtype or type(device) is not str or type(key) is not str or not _KEY.fullmatch(key):
         raise pickles.broken_pickle("it refers to numbers of an unknown kind")
     return dtype, key, count
 
 
-def _find_storage(contents: Mapping[str, tuple[_Member, memoryview]], folder: str, identifier: Any) -> Storage:
-    dtype, key, count = read_identifier(identifier, (5,))
+def _find_storage(contents: Mapping[str, memoryview], folder: str, identifier: Any) -> Storage:
+    dtype, key, count = read_identifier(identifier, 5)
     name = f"{folder}/data/{key}"
     if name not in contents:
         raise _broken(f"its numbers {key!a} are missing")
-    storage = describe_storage(dtype, count, lambda: _checked(contents, name))
-    if len(contents[name][1]) != count * ITEM_BYTES[dtype]:
-        raise _broken(f"it should hold {count} numbers of type {dtype} but holds {len(contents[name][1])} bytes")
+    storage = describe_storage(dtype, count, lambda: contents[name])
+    if len(contents[name]) != count * ITEM_BYTES[dtype]:
+        raise _broken(f"it should hold {count} numbers of type {dtype} but holds {len(contents[name])} bytes")
     return storage
 
 
-def _checked(contents: Mapping[str, tuple[_Member, memoryview]], name: str) -> memoryview:
-    member, content = contents[name]
-    if zlib.crc32(content) != member.crc:
-        raise _broken("a checksum is wrong")
-    return content
-
-
-def _contents(data: bytes) -> dict[str, tuple[_Member, memoryview]]:
+def _contents(data: bytes) -> dict[str, memoryview]:
     """The members with their bytes, which together with the headers must be the whole file."""
     directory, end, count = _find_directory(data)
     members = sorted(_read_directory(data, directory, end, count), key=lambda member: member.header)
-    contents: dict[str, tuple[_Member, memoryview]] = {}
+    contents: dict[str, memoryview] = {}
     position = 0
     for index, member in enumerate(members):
         following = members[index + 1].header if index + 1 < len(members) else directory
@@ -118,7 +112,7 @@ def _contents(data: bytes) -> dict[str, tuple[_Member, memoryview]]:
             raise _broken("something lies before or between its members")
         if member.name in contents:
             raise _broken(f"it holds {member.name!a} twice")
-        contents[member.name] = member, _read_member(data, member, following)
+        contents[member.name] = _read_member(data, member, following)
         position = following
     return contents
 
@@ -156,13 +150,13 @@ def _read_directory(data: bytes, start: int, end: int, count: int) -> list[_Memb
             raise _broken("its directory is malformed")
         fields = _CENTRAL.unpack_from(data, start)
         flags, method, crc, packed, size = fields[3], fields[4], *fields[7:10]
-        name_size, extra_size, comment, disk, header = *fields[10:14], fields[16]
+        name_size, extra_size, comment, disk, _, attributes, header = fields[10:17]
         name = data[start + _CENTRAL.size : start + _CENTRAL.size + name_size]
         if flags & _ENCRYPTED:
             raise _broken("a member is encrypted")
         if method != 0 or packed != size:
             raise _broken("a member is compressed, which no embedding's are")
-        if flags & ~_FLAGS or comment or disk or 0xFFFFFFFF in (size, header):
+        if flags & ~_FLAGS or comment or disk or attributes & _FOLDER or 0xFFFFFFFF in (size, header):
             raise _broken("a member has properties that no embedding's have")
         members.append(_Member(_read_name(name), flags, crc, size, header))
         start += _CENTRAL.size + name_size + extra_size
@@ -197,7 +191,10 @@ def _read_member(data: bytes, member: _Member, end: int) -> memoryview:
         trailers = {struct.pack(shape, *((b"PK\7\x08", *true) if "s" in shape else true)) for shape in _DESCRIPTORS}
     if start + member.size > end or rest not in trailers:
         raise _broken("a member's length contradicts its directory")
-    return memoryview(data)[start : start + member.size]
+    content = memoryview(data)[start : start + member.size]
+    if zlib.crc32(content) != member.crc:
+        raise _broken("a checksum is wrong")
+    return content
 
 
 def _name_parts(contents: Mapping[str, object]) -> tuple[str, set[str]]:

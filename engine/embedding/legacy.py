@@ -33,7 +33,7 @@ def decode_legacy(data: bytes) -> Any:
             # A class with its source code, which torch kept to warn of changes.
             _, kind, _, _ = identifier
             return _known_class(kind)
-        dtype, key, count = read_identifier(identifier, (6,))
+        dtype, key, count = read_identifier(identifier, 6)
         if identifier[5] is not None:
             raise _broken("its numbers are views of each other, as torch wrote them before version 0.4")
         found = storages.setdefault(key, describe_storage(dtype, count, lambda: places[key]))

@@ -253,6 +253,9 @@ _STEPS: dict[str, Callable[[_Machine, Any, int], None]] = {
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.recall),
 }
 
+HARMLESS = frozenset(_STEPS)
+"""Names of the opcodes that are followed, besides STOP."""
+
 
 def interpret(
     data: bytes,

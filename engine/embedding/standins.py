@@ -92,23 +92,31 @@ def describe_storage(dtype: str, count: Any, load: Callable[[], bytes | memoryvi
     return Storage(dtype, count, load)
 
 
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = False, _hooks: Any = None, _metadata: Any = None
-) -> StoredTensor:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor:
     if not isinstance(storage, Storage):
         raise ValueError("no storage")
     return describe_tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor: Any, _grad: Any = False, _hooks: Any = None, _state: Any = None) -> StoredTensor:
+def _rebuild_tensor_v2(
+    storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, _metadata: Any = None
+) -> StoredTensor:
+    return _rebuild_tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(tensor: Any, _grad: Any, _hooks: Any) -> StoredTensor:
     if not isinstance(tensor, StoredTensor):
         raise ValueError("no tensor")
     return tensor
 
 
+def _rebuild_with_state(tensor: Any, grad: Any, hooks: Any, _state: Any) -> StoredTensor:
+    return _rebuild_parameter(tensor, grad, hooks)
+
+
 def _rebuild_typed(function: Any, _kind: Any, arguments: Any, _state: Any) -> StoredTensor:
     """A tensor that had attributes of its own, which are left out."""
-    if not isinstance(function, Global) or function.call not in (_rebuild_tensor, _rebuild_parameter):
+    if not isinstance(function, Global) or function.call not in (_rebuild_tensor_v2, _rebuild_parameter):
         raise ValueError("no tensor")
     rebuilt: StoredTensor = function.call(*arguments)
     return rebuilt
@@ -192,9 +200,9 @@ def _table() -> Mapping[str, Global]:
     known = [
         Global("collections.OrderedDict", lambda: OrderedDict(), _build_ordered, OrderedDict),
         Global("torch._utils._rebuild_tensor", _rebuild_tensor),
-        Global("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+        Global("torch._utils._rebuild_tensor_v2", _rebuild_tensor_v2),
         Global("torch._utils._rebuild_parameter", _rebuild_parameter),
-        Global("torch._utils._rebuild_parameter_with_state", _rebuild_parameter),
+        Global("torch._utils._rebuild_parameter_with_state", _rebuild_with_state),
         Global("torch._utils._rebuild_device_tensor_from_numpy", _rebuild_from_array),
         Global("torch._tensor._rebuild_from_type_v2", _rebuild_typed),
         Global("torch.Tensor"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import pickle
 import struct
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from engine.embedding.payload import KEY, encode_payload
-from engine.embedding.png import SIGNATURE
+from engine.embedding.payload import KEY, encode_payload, payload_json
+from engine.embedding.pixels import encode_pixels
+from engine.embedding.png import SIGNATURE, walk_chunks
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors
@@ -212,7 +215,40 @@ def test_foreign_numbers_of_the_header_do_no_harm() -> None:
     assert read_embedding(encode_safetensors(found), "lyra").model == odd["vocable.model"]
 
 
-@pytest.mark.parametrize("make", [lambda: encode_safetensors(WORD), lambda: png(text()), lambda: png(packed(PAYLOAD))])
+def webp() -> bytes:
+    file = io.BytesIO()
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    Image.fromarray(encode_pixels(picture, payload_json(WORD), WORD.vectors[0])).save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def pixels() -> bytes:
+    file = io.BytesIO()
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    Image.fromarray(encode_pixels(picture, payload_json(WORD), WORD.vectors[0])).save(file, "PNG")
+    return file.getvalue()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=3), cut=st.integers(0, 9)
+)
+def test_a_picture_of_broken_pixels_but_right_checksums_is_read_or_refused(
+    places: list[tuple[float, int]], cut: int
+) -> None:
+    chunks = []
+    for kind, content in walk_chunks(pixels()):
+        changed = bytearray(content)
+        for place, value in places if kind == b"IDAT" else ():
+            changed[int(place * len(changed))] = value
+        chunks.append(chunk(kind, bytes(changed[: len(changed) - cut] if kind == b"IDAT" else changed)))
+    with suppress(VocableError):
+        read_embedding(SIGNATURE + b"".join(chunks), "lyra")
+
+
+@pytest.mark.parametrize(
+    "make", [webp, pixels, lambda: encode_safetensors(WORD), lambda: png(text()), lambda: png(packed(PAYLOAD))]
+)
 @settings(max_examples=150)
 @given(cuts=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=4), cut=st.integers(0, 40))
 def test_a_mutated_file_is_read_or_refused_but_never_crashes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickletools
 import re
 import subprocess
 import sys
@@ -10,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from engine.embedding.pickles import HARMLESS
 from engine.embedding.read import read_words
 from engine.errors import VocableError
-from tests.engine.embedding.hostile_files import CANARY, GOOD_ARCHIVE, GOOD_LEGACY, all_files
+from tests.engine.embedding.hostile_files import (
+    CANARY,
+    FOREIGN_OPCODES,
+    GOOD_ARCHIVE,
+    GOOD_LEGACY,
+    all_files,
+    archive,
+    word,
+)
 
 FILES = all_files()
 CODES = {"embedding.unreadable", "embedding.unsupported", "embedding.shape", "embedding.absent"}
@@ -44,6 +54,19 @@ print(json.dumps(result | {"kib": int(highest.split()[1])}))
 @pytest.mark.parametrize("data", [GOOD_ARCHIVE, GOOD_LEGACY], ids=["zip", "legacy"])
 def test_what_the_hostile_files_are_made_of_is_read_when_left_alone(data: bytes) -> None:
     assert read_words(data, "mira").words[0].vectors.shape == (2, 4)
+
+
+def test_every_opcode_is_either_known_to_be_harmless_or_tried_here() -> None:
+    everything = {opcode.name for opcode in pickletools.opcodes}
+    refused = {name for name in everything if "opcode" in reason(archive(word(FOREIGN_OPCODES.get(name, b"N"))))}
+    assert refused == set(FOREIGN_OPCODES)
+    assert everything - set(HARMLESS) - {"STOP"} == refused
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(VocableError) as caught:
+        read_words(data, "mira")
+    return caught.value.title
 
 
 @pytest.mark.parametrize("case", FILES)
