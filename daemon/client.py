@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.paths import Workspace, find_socket
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
-from daemon.protocol.runs import LossSeries, MoveRun, RunDetail, RunList, RunView
+from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunList, RunView
 from daemon.protocol.service import (
     API_VERSION,
     HEARTBEAT_S,
@@ -91,6 +91,10 @@ class Client:
         """Queue a run. With the same `key` a request may be repeated after a lost link: it makes one run."""
         headers = {"idempotency-key": key} if key else {}
         return await self._check("/v1/runs", RunView, {"recipe": dict(recipe)}, headers=headers)
+
+    async def check_recipe(self, recipe: Mapping[str, Any]) -> RecipeCheck:
+        """What a run of this recipe would use; nothing is started. Raises RecipeError with every fault."""
+        return await self._check("/v1/recipes/check", RecipeCheck, {"recipe": dict(recipe)})
 
     async def runs(self) -> list[RunView]:
         return (await self._get("/v1/runs", RunList)).runs

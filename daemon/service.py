@@ -29,6 +29,7 @@ from daemon.library import Library
 from daemon.paths import Workspace
 from daemon.prompts import Prompts
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
+from daemon.protocol.runs import RecipeCheck
 from daemon.protocol.service import ModelView, ServerInfo, State
 from daemon.protocol.words import (
     ConvertReply,
@@ -50,8 +51,8 @@ from daemon.worker.supervise import Worker, WorkerExit
 from engine.errors import VocableError
 from engine.models.catalog import find_model, list_models
 from engine.names import name_fault
-from engine.preflight import check_recipe
-from engine.recipe import build_recipe
+from engine.preflight import Resolved, check_recipe
+from engine.recipe import Recipe, build_recipe
 from engine.text import escape
 
 _log = logging.getLogger(__name__)
@@ -177,9 +178,32 @@ class Service:
         if known:
             return known
         recipe = build_recipe(values)
-        folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
-        await asyncio.to_thread(check_recipe, recipe, **folders)
+        await self._resolve(recipe)
         return await self.queue.commands.create(recipe, key=key, digest=digest)
+
+    async def check_recipe(self, values: Mapping[str, Any]) -> RecipeCheck:
+        """What a run of this recipe would use; nothing is queued. Raises RecipeError with all faults at once."""
+        recipe = build_recipe(values)
+        found = await self._resolve(recipe)
+        other = self.ledger.runs.namesake(recipe.name)
+        words = [word for word in self.library.words() if word.name.casefold() == recipe.name.casefold()]
+        warnings = [f"{word.path} is replaced when the run ends; a copy goes to trash/." for word in words]
+        if other:
+            warnings.append(f"Run {other.id} ({other.view.state}) trains '{escape(recipe.name)}' already.")
+        return RecipeCheck(
+            name=escape(recipe.name),
+            model=escape(found.model.name),
+            folder=escape(str(found.folder)),
+            pictures=len(found.pictures),
+            template=escape(str(found.template)),
+            prompts=len(found.lines),
+            steps=recipe.train.steps,
+            warnings=warnings,
+        )
+
+    async def _resolve(self, recipe: Recipe) -> Resolved:
+        folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
+        return await asyncio.to_thread(check_recipe, recipe, **folders)
 
     async def models(self) -> list[ModelView]:
         entries = await asyncio.to_thread(list_models, self._models)

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.api import jobs, runs, service, streams, words
+from daemon.api import jobs, recipes, runs, service, streams, words
 from daemon.api.bodies import MAX_BODY
 from daemon.api.errors import answer_error, answer_http_error, answer_surprise, encode_error
 from daemon.service import Service
@@ -40,7 +40,7 @@ class Guard:
 
 def build_app(service_: Service) -> Starlette:
     app = Starlette(
-        routes=[*service.routes, *streams.routes, *runs.routes, *jobs.routes, *words.routes],
+        routes=[*service.routes, *streams.routes, *recipes.routes, *runs.routes, *jobs.routes, *words.routes],
         middleware=[Middleware(Guard)],
         exception_handlers={
             VocableError: answer_error,

@@ -48,6 +48,21 @@ class MoveRun(BaseModel, extra="forbid"):
         return self
 
 
+class RecipeCheck(BaseModel):
+    """`POST /v1/recipes/check`, with the body of `POST /v1/runs`: what a run would use. Faults are an error."""
+
+    name: str
+    model: str
+    folder: str
+    pictures: int
+    """Whether each can be decoded shows only when it is read."""
+    template: str
+    prompts: int
+    steps: int
+    warnings: list[str] = Field(default_factory=list)
+    """What hinders no run of this recipe by itself, but perhaps this one now."""
+
+
 class RunView(BaseModel):
     """A run as lists show it. Times are seconds since 1970, UTC; paths are absolute on the service's machine."""
 

@@ -13,7 +13,7 @@ API_VERSION = 1
 
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
-    *("inspect", "convert", "tokens", "parameters", "queue"),
+    *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue"),
 ]
 
 HEARTBEAT_S = 10.0
