@@ -174,10 +174,8 @@ async def serving(workspace: Workspace, crew: Crew | None = None, **options: Any
     ready = asyncio.Event()
     settings = options.pop("settings", Settings())
     path = options.pop("path", workspace.state / "vocable.sock")
-    options = {"backoff": lambda crashes: 0.0, "checkpoint_timeout_s": 0.5, **options}
-    task = asyncio.create_task(
-        serve(workspace, settings, lock, environ={}, on_ready=ready.set, make_worker=crew.hire, **options)
-    )
+    options = {"backoff": lambda crashes: 0.0, "checkpoint_timeout_s": 0.5, "make_worker": crew.hire, **options}
+    task = asyncio.create_task(serve(workspace, settings, lock, environ={}, on_ready=ready.set, **options))
     try:
         async with asyncio.timeout(PATIENCE_S):
             waiting = asyncio.create_task(ready.wait())

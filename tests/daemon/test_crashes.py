@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from daemon.paths import Workspace
 from daemon.protocol.jobs import GenerateRequest
 from daemon.protocol.service import QueueView, WorkerView
 from daemon.worker.footprint import leave_footprint
+from daemon.worker.pulse import Deadlines
+from daemon.worker.supervise import Limits, Worker
 from engine.errors import VocableError
 from tests.daemon.conftest import PATIENCE_S, Running, StandIn, serving
+from tests.daemon.worker.conftest import STANDIN
 
 
 def pictures(workspace: Workspace) -> GenerateRequest:
@@ -275,6 +279,29 @@ async def test_an_earlier_worker_that_cannot_be_killed_blocks_the_queue_until_it
             process.kill()
             await running.crew.worker(1)
             assert (await until_queue(running, lambda view: view.state == "running")).reason == ""
+
+
+async def test_a_run_whose_worker_hangs_goes_on_with_the_next_and_the_service_answers_meanwhile(
+    workspace: Workspace,
+) -> None:
+    limits = Limits(Deadlines(step_s=0.5), dump_s=0.2, term_s=0.2)
+    make = partial(Worker, log=workspace.worker_log, limits=limits, command=STANDIN)
+    async with serving(
+        workspace, make_worker=lambda on_message, on_exit: make(on_message=on_message, on_exit=on_exit)
+    ) as running:
+        run = (await running.train()).id
+        watching = asyncio.create_task(running.until_state(run, "stopped"))
+        answers = 0
+        while not watching.done():
+            await asyncio.wait_for(running.client.state(), PATIENCE_S / 10)
+            answers += 1
+        view = await watching
+    assert (view.restarts, view.step) == (1, 57)
+    (warning,) = view.warnings
+    assert "made no progress for" in warning.title
+    stacks = await asyncio.to_thread(Path(warning.hint.rpartition(" ")[2].rstrip(".")).read_text)
+    assert "in train" in stacks
+    assert answers > 10
 
 
 def test_a_footprint_names_one_process_for_all_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from daemon.worker.crashes import DeviceLost, write_report
@@ -71,6 +72,8 @@ def behave(line: Line, message: dict[str, Any]) -> None:
         case "stall":
             board.enter(message["phase"], 57)
             time.sleep(600)
+        case "train":
+            train(line, message)
         case "crawl":
             board.enter("step", 0)
             channel.send({"type": "crawling"})
@@ -95,6 +98,18 @@ def behave(line: Line, message: dict[str, Any]) -> None:
             channel._socket.sendall(bytes.fromhex(message["hex"]))
             if message.get("leave"):
                 os._exit(0)
+
+
+def train(line: Line, message: dict[str, Any]) -> None:
+    """Hang for good, deaf to SIGTERM, when the run comes for the first time; end it at once the second time."""
+    trace = Path(message["folder"], "was-here")
+    if not trace.exists():
+        trace.touch()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        line.board.enter("step", 57)
+        time.sleep(600)
+    ended = {"event": "ended", "outcome": "stopped", "step": 57, "embedding": ""}
+    line.channel.send({"type": "event", "run": message["run"], "event": ended})
 
 
 def hold_interpreter_lock() -> None:
