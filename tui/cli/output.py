@@ -27,7 +27,8 @@ _MISUSE_CODES = frozenset(
     {
         *("run.unknown", "run.ambiguous", "run.state", "run.name_taken", "job.unknown"),
         *("model.unknown", "device.unknown", "device.absent", "dataset.missing", "dataset.empty"),
-        *("embedding.exists", "embedding.name", "embedding.too_long", "picture.size", "workspace.unusable"),
+        *("embedding.exists", "embedding.name", "embedding.too_long", "embedding.several", "embedding.halves"),
+        *("file.absent", "file.exists", "picture.size", "picture.small", "picture.silent", "workspace.unusable"),
     }
 )
 
