@@ -18,8 +18,10 @@ from engine.preflight import check_recipe
 from engine.recipe import build_recipe
 from engine.training.job import Control, TrainingJob
 from engine.training.loop import train
+from engine.training.outputs import LOSS_TABLE
 
 MakeJob = Callable[..., TrainingJob]
+Result = tuple[bytes, str]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,15 @@ def dataset(tmp_path: Path) -> Path:
 def make_job(tmp_path: Path, dataset: Path, latents: Path) -> MakeJob:
     """Make a job of six steps; settings are `group__field=value`, `run` names its folder."""
     return partial(build_job, tmp_path, dataset, latents)
+
+
+@pytest.fixture(scope="session")
+def straight(starter: Model, latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The result of an undisturbed run without previews."""
+    root = tmp_path_factory.mktemp("straight")
+    job = build_job(root, copy_pictures(root / "pictures"), latents)
+    run_to_end(starter, job)
+    return result(job)
 
 
 def copy_pictures(folder: Path) -> Path:
@@ -75,3 +86,10 @@ def run_to_end(model: Model, job: TrainingJob) -> list[Event]:
 
 def of_kind(events: list[Event], kind: type[Any]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
+
+
+def result(job: TrainingJob) -> Result:
+    """The trained vectors, without the header in which the recipe stands, and the table of losses."""
+    data = job.destination.read_bytes()
+    header = int.from_bytes(data[:8], "little")
+    return data[8 + header :], (job.folder / LOSS_TABLE).read_text()

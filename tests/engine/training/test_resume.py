@@ -10,26 +10,7 @@ import torch
 from engine.events import Ended, Event, Prepared, Progress, Warned
 from engine.models.load import Model
 from engine.training.job import Control, TrainingJob
-from engine.training.outputs import LOSS_TABLE
-from tests.engine.training.conftest import MakeJob, build_job, copy_pictures, of_kind, run_to_end, start
-
-Result = tuple[bytes, str]
-
-
-def result(job: TrainingJob) -> Result:
-    """The trained vectors, without the header in which the recipe stands, and the table of losses."""
-    data = job.destination.read_bytes()
-    header = int.from_bytes(data[:8], "little")
-    return data[8 + header :], (job.folder / LOSS_TABLE).read_text()
-
-
-@pytest.fixture(scope="module")
-def straight(starter: Model, latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The result of an undisturbed run without previews."""
-    root = tmp_path_factory.mktemp("straight")
-    job = build_job(root, copy_pictures(root / "pictures"), latents)
-    run_to_end(starter, job)
-    return result(job)
+from tests.engine.training.conftest import MakeJob, Result, of_kind, result, run_to_end, start
 
 
 def until_step(events: Iterator[Event | None], step: int) -> list[Event]:
