@@ -211,7 +211,8 @@ class Desk:
             self._channel.send({"type": "failed", "job": job, "error": self._explain(error)})
         finally:
             self._job = ""
-            self._board.enter(before.phase, before.step)
+        # Not when the device was lost: then the board says for good what it was lost under.
+        self._board.enter(before.phase, before.step)
 
     def _begin(self, message: Message) -> Work:
         bench = Bench(self._places, self._models, self._words, is_training=self._control is not None)

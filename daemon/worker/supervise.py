@@ -201,15 +201,17 @@ class Worker:
     async def _put_down(self) -> bool:
         """Insist on the end; False when the kernel cannot end the process either, which is reported at once."""
         self._signal(signal.SIGTERM)
-        if await self._gone_within(self._limits.term_s):
-            return True
+        return await self._gone_within(self._limits.term_s) or await self._kill_for_good()
+
+    async def _kill_for_good(self) -> bool:
         self._kill_group()
         if await self._gone_within(self._limits.kill_s):
             return True
         if not self._given_up.is_set():
             self._given_up.set()
             title = f"The worker (pid {self.pid}) hangs inside a driver and cannot be killed, so it keeps the device."
-            end = WorkerExit("wedged", signal.SIGKILL, title, f"Restart the machine. {self._hint}".strip())
+            hint = f"Restart the machine. {self._hint}".strip()
+            end = WorkerExit("wedged", signal.SIGKILL, title, hint, self._board.read())
             self._note(end.title)
             _shielded(self._on_exit, end)
         return False
@@ -223,14 +225,16 @@ class Worker:
                     if message.get("type") != "beat":
                         _shielded(self._on_message, message)
         except WireError as error:
-            self._end_for(f"The worker sent what is no message and was ended: {escape(str(error), 300)}.")
+            self._fault = f"The worker sent what is no message and was ended: {escape(str(error), 300)}."
+            await self._kill_for_good()
             return
         except OSError as error:
             self._note(f"the connection broke ({error.strerror})")
         with contextlib.suppress(WireError):
             decoder.finish()
             if not await self._gone_within(self._limits.term_s):
-                self._end_for("The worker closed its connection without ending, and was ended.")
+                self._fault = "The worker closed its connection without ending, and was ended."
+                await self._kill_for_good()
             return
         self._note("the connection ended inside a message")
 
@@ -287,10 +291,6 @@ class Worker:
         crashes.drop_old_crashes(self._report.parent)
         footprint.remove_footprint(self._footprint)
         self.pid = None
-
-    def _end_for(self, fault: str) -> None:
-        self._fault = fault
-        self._kill_group()
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._gone.is_set():

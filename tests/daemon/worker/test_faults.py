@@ -27,7 +27,9 @@ def test_a_sentence_that_is_one_already_is_passed_on() -> None:
     ],
 )
 def test_want_of_memory_is_called_that(error: Exception) -> None:
-    assert explain(error).code == "memory.full"
+    shown = explain(error)
+    assert shown.code == "memory.full"
+    assert str(error) in shown.title
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,18 @@ def test_a_lost_device_ends_the_process_and_leaves_the_run_to_the_next(fail_with
         desk.Desk(channel, board).serve()  # type: ignore[arg-type]
     assert not any(message["type"] == "failed" for message in channel.sent)
     assert board.read().phase == "loading"
+
+
+def test_a_device_that_is_lost_under_a_job_is_not_held_against_the_run(
+    fail_with: Callable[[Exception], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    fail_with(KeyError())
+    monkeypatch.setattr(desk, "make_pictures", fail)
+    request = {"prompts": ["a"], "output": "/nowhere/a.png"}
+    channel, board = Script(SETTINGS, {"do": "generate", "job": "j", "request": request}), Board.make()
+    with pytest.raises(DeviceLost):
+        desk.Desk(channel, board).serve()  # type: ignore[arg-type]
+    assert board.read().phase == "job"
