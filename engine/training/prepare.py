@@ -8,12 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.dataset.captions import read_caption
@@ -26,6 +24,7 @@ from engine.prompt.layout import Lexicon
 from engine.schedule import Schedule
 from engine.training.batches import Sample, lay_out_with
 from engine.training.job import Control, TrainingJob
+from engine.training.machine import describe_libraries, describe_machine
 
 _NAMED = 10
 """Things named in one warning before the rest is only counted."""
@@ -116,14 +115,13 @@ def check_schedule(job: TrainingJob, schedule: Schedule, vectors: NDArray[np.flo
 
 def describe_run(model: Model, job: TrainingJob, material: Material) -> dict[str, Any]:
     """What the numbers of a run depend on besides its seed; checkpoints keep it, `find_changes` compares it."""
-    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     return {
         "recipe": _flatten(job.recipe.model_dump(mode="json", exclude={"save", "preview"})),
         "template": list(job.resolved.lines),
         "pictures": dict(material.snapshot),
         "model": {"name": model.entry.name, "hash": model.entry.hash},
-        "machine": {"device": device, "dtype": str(model.dtype).removeprefix("torch.")},
-        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "tokenizers")},
+        "machine": describe_machine(model),
+        "versions": describe_libraries(),
     }
 
 
@@ -134,7 +132,7 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         more = f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else ""
         yield Warned(
             "resume.changed",
-            f"Since the checkpoint was written these changed: {'; '.join(changes[:_NAMED])}{more}.",
+            f"Resumed, not bit-exact: since the checkpoint these changed: {'; '.join(changes[:_NAMED])}{more}.",
             "The run goes on with what there is now; its numbers will not be those of an undisturbed run.",
         )
 
