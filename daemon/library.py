@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from daemon.inspector.judge import Judgement, judge
 from daemon.inspector.verdicts import Verdict, VerdictCache
 from daemon.protocol.service import WordView
 from daemon.watch import FolderWatch, Stamp, Timing
-from daemon.words import SUFFIXES, Found, Table, Target, describe, tabulate
+from daemon.words import SUFFIXES, Found, Table, Target, describe, fold, tabulate
 from engine.errors import VocableError
 from engine.names import sanitize_name
 from engine.text import escape
@@ -55,6 +56,9 @@ _BATCH_BYTES = 32 << 20
 _TELL_S = 0.25
 _TELL_COSTS = 20
 """While many files are read, news is told at this interval, or so many times what making the table took."""
+
+_SETTLE_FILES = 500
+"""After so many more or fewer files the garbage collector is told; see `_settle_memory`."""
 
 _CHECK_S = 60.0
 """Time between looks at the canonical copies, which anybody may delete."""
@@ -125,6 +129,7 @@ class Library:
         self._table = Table(None)
         self._is_stale = False
         self._tell_at = 0.0
+        self._settled = 0
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -170,8 +175,13 @@ class Library:
         return self._table
 
     def words(self) -> list[WordView]:
-        """By name without regard to case; texts are escaped."""
-        return self._table.views
+        """By name without regard to case; texts are escaped. Takes its time with thousands: see `table`."""
+        return [WordView.model_construct(**view) for view in self._table.views]
+
+    def named(self, name: str) -> list[WordView]:
+        """The files that are words of this name, without regard to case, or were meant to be."""
+        folded = fold(name)
+        return [WordView.model_construct(**view) for view in self._table.views if fold(view["name"]) == folded]
 
     def usable(self) -> list[dict[str, Any]]:
         """The wire's `words`: each readable word that has its name, of any width; the worker knows its model's."""
@@ -314,8 +324,18 @@ class Library:
         self._table, is_news = await asyncio.to_thread(self._tabulate, self._target)
         ended = time.monotonic()
         self._tell_at = ended + max(_TELL_S, _TELL_COSTS * (ended - started))
+        self._settle_memory()
         if is_news:
             self._on_change()
+
+    def _settle_memory(self) -> None:
+        """Tell the garbage collector not to look through the entries again and again: they hold no cycles.
+
+        With ten thousand words each full collection would hold the event loop up for a tenth of a second.
+        """
+        if abs(len(self._entries) - self._settled) >= _SETTLE_FILES:
+            self._settled = len(self._entries)
+            gc.freeze()
 
     def _tabulate(self, target: Target | None) -> tuple[Table, bool]:
         found = {path: entry.found for path, entry in self._entries.items()}

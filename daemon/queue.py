@@ -291,6 +291,7 @@ class Queue:
         if job.sent or job.ended.is_set():
             return
         job.sent = True
+        self.reports.flush_words()
         self.keeper.send(job.message)
         self.jobs.show(job, state="running")
 
@@ -303,6 +304,7 @@ class Queue:
             await self.reports.fail(run, describe_error(error))
             return self._wake()
         await self._turns.give(run)
+        self.reports.flush_words()
         where = {"folder": run.view.folder, "destination": str(destination)}
         self.keeper.send({"do": "train", "run": run.id, "recipe": run.recipe, **where})
         if run.view.asked:

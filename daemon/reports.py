@@ -27,6 +27,9 @@ from engine.events import CheckpointSaved, Ended, Event, PhaseChanged, Prepared,
 WORDS_TIMEOUT_S = 10.0
 """A word that was just made is waited for this long before its run or job counts as done."""
 
+WORDS_INTERVAL_S = 2.0
+"""While words come and go, a worker that is given no new work hears of them no more often than this."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,17 +69,42 @@ class Reports:
         self._on_model = on_model
         self._on_settled = on_settled
         self._settling: set[asyncio.Task[None]] = set()
+        self._are_words_due = False
+        self._words_timer: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
         """Wait for no word any more."""
+        self._stop_timer()
         for task in self._settling:
             task.cancel()
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     def send_words(self) -> None:
-        """Tell the worker which words there are."""
-        if self._keeper.is_ready:
-            self._keeper.send({"do": "words", "words": self._words()})
+        """Tell the worker which words there are, soon: with thousands of words and many changes, not at each of them.
+
+        What the worker is given to do always comes after `flush_words`.
+        """
+        self._are_words_due = True
+        if self._words_timer is None:
+            self.flush_words()
+
+    def flush_words(self) -> None:
+        """Tell the worker which words there are if it does not know."""
+        if not self._are_words_due or not self._keeper.is_ready:
+            return
+        self._stop_timer()
+        self._are_words_due = False
+        self._keeper.send({"do": "words", "words": self._words()})
+        self._words_timer = asyncio.get_running_loop().call_later(WORDS_INTERVAL_S, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._words_timer = None
+        self.flush_words()
+
+    def _stop_timer(self) -> None:
+        if self._words_timer:
+            self._words_timer.cancel()
+            self._words_timer = None
 
     async def take_message(self, message: Message) -> None:
         current = self._turns.current
@@ -85,6 +113,7 @@ class Reports:
         match message["type"]:
             case "ready":
                 self._keeper.note_ready(message["device"])
+                self._stop_timer()
                 self.send_words()
             case "model":
                 self._keeper.note_model(message["name"])

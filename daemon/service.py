@@ -154,18 +154,23 @@ class Service:
             socket=str(self.socket),
         )
 
-    def state(self) -> State:
-        """Everything at one event number: nothing here waits, so no event comes in between."""
-        return State(
+    def state_json(self) -> bytes:
+        """A State, everything at one event number: nothing here waits, so no event comes in between.
+
+        The words come as the JSON that the library keeps: there may be ten thousand, and clients ask often.
+        """
+        state = State(
             boot_id=self.boot_id,
             seq=self.hub.seq,
             runs=self.ledger.runs.ordered(),
-            words=self.library.words(),
+            words=[],
             worker=self.queue.keeper.view,
             queue=self.queue.view(),
             folders={"embeddings": self.library.health()},
             problem=self.ledger.problem,
         )
+        rest = state.model_dump_json(exclude={"words"}).encode()
+        return rest[:-1] + b',"words":' + self.library.table.json + b"}"
 
     async def create_run(self, values: Mapping[str, Any], *, key: str) -> Run:
         """Check a recipe down to the disk and queue it.
@@ -186,8 +191,10 @@ class Service:
         recipe = build_recipe(values)
         found = await self._resolve(recipe)
         other = self.ledger.runs.namesake(recipe.name)
-        words = [word for word in self.library.words() if word.name.casefold() == recipe.name.casefold()]
-        warnings = [f"{word.path} is replaced when the run ends; a copy goes to trash/." for word in words]
+        warnings = [
+            f"{word.path} is replaced when the run ends; a copy goes to trash/."
+            for word in self.library.named(recipe.name)
+        ]
         if other:
             warnings.append(f"Run {other.id} ({other.view.state}) trains '{escape(recipe.name)}' already.")
         return RecipeCheck(
@@ -232,7 +239,7 @@ class Service:
             raise VocableError("embedding.name", f"'{request.name}' {fault}.", "Choose another name.")
         await self._check_model(request.model)
         destination = self.workspace.embeddings / f"{request.name}.safetensors"
-        known = [Path(word.path) for word in self.library.words() if word.name.casefold() == request.name.casefold()]
+        known = [Path(word.path) for word in self.library.named(request.name)]
         others = [path for path in known if path != destination]
         is_there = await asyncio.to_thread(os.path.lexists, destination)
         if (known or is_there) and not request.overwrite:
@@ -290,8 +297,8 @@ class Service:
         }
 
     def _words_changed(self) -> None:
-        words = self.library.words()
-        self.hub.fact("words", {"count": len(words), "usable": sum(word.usable for word in words)})
+        table = self.library.table
+        self.hub.fact("words", {"count": len(table.views), "usable": table.usable})
         self.queue.reports.send_words()
 
     def _model_changed(self, message: Message) -> None:

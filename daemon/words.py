@@ -6,13 +6,12 @@ token ids belong to one readable file, and every other that claims them says whi
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-
-from pydantic import TypeAdapter
 
 from daemon.inspector.verdicts import Verdict, WordFacts
 from daemon.protocol.service import WordView
@@ -26,7 +25,11 @@ SUFFIXES = (".safetensors", ".png", ".webp", ".pt", ".bin")
 _ABSENT = "embedding.absent"
 """Code of the verdict on a picture that carries no word and never claimed to."""
 
-_VIEWS = TypeAdapter(list[WordView])
+_JSON_PIECE = 256
+"""Views that are written as JSON in one go; the event loop waits for no more than one such piece."""
+
+View = dict[str, Any]
+"""The values of a WordView: there may be many thousands, and plain ones cost least to keep."""
 
 
 class Vocabulary(Protocol):
@@ -60,7 +63,7 @@ class Found:
     verdict: Verdict
     rank: tuple[int, int, str]
     """Who has a name first: the shallower folder, the kind of file, the path."""
-    views: tuple[WordView, ...]
+    views: tuple[View, ...]
     """As each of its words is told while nothing speaks against it; one for a file that holds none."""
 
 
@@ -69,7 +72,7 @@ class Table:
     """The words of a folder, for one model."""
 
     target: Target | None
-    views: list[WordView] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
     """By name without regard to case."""
     words: list[dict[str, Any]] = field(default_factory=list)
     """The wire's `words`: each readable one that has its name among those of its width, in order of precedence."""
@@ -91,8 +94,8 @@ def describe(path: Path, sha256: str, verdict: Verdict) -> Found:
         reason=escape(f"{shown.title} {shown.hint}".strip(), 500),
         flavour=escape(verdict.flavour, 100),
         hash=sha256[:12],
-    )
-    views = tuple(view.model_copy(update=_facts(word, own_name)) for word in verdict.words) or (view,)
+    ).model_dump()
+    views = tuple(view | _facts(word, own_name) for word in verdict.words) or (view,)
     return Found(sha256, verdict, (len(path.parts), SUFFIXES.index(path.suffix.lower()), str(path)), views)
 
 
@@ -104,7 +107,7 @@ def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, can
         target: the model that people are told about; None while there is none, and then every width fits.
         canonical: where the canonical file of a content lies.
     """
-    views: list[WordView] = []
+    views: list[View] = []
     words: list[dict[str, Any]] = []
     holders = _Holders(root, target)
     for path, file in sorted(found.items(), key=lambda item: item[1].rank):
@@ -112,12 +115,20 @@ def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, can
             views += () if file.verdict.code == _ABSENT else file.views
             continue
         for view, word in zip(file.views, file.verdict.words, strict=True):
-            holder = holders.take(view.name, word, path)
+            holder = holders.take(view["name"], word, path)
             if holder.owns_name:
-                words.append(_on_the_wire(view.name, file.sha256, word, canonical))
+                words.append(_on_the_wire(view["name"], file.sha256, word, canonical))
             views.append(_explain(view, word, holder, target))
-    views.sort(key=lambda view: (fold(view.name), view.name, view.path))
-    return Table(target, views, words, _VIEWS.dump_json(views), sum(view.usable for view in views))
+    views.sort(key=lambda view: (fold(view["name"]), view["name"], view["path"]))
+    return Table(target, views, words, _write_json(views), sum(view["usable"] for view in views))
+
+
+def _write_json(views: Sequence[View]) -> bytes:
+    pieces = [
+        json.dumps(views[start : start + _JSON_PIECE], separators=(",", ":"))[1:-1]
+        for start in range(0, len(views), _JSON_PIECE)
+    ]
+    return f"[{','.join(pieces)}]".encode()
 
 
 def fold(name: str) -> str:
@@ -184,15 +195,15 @@ def _facts(word: WordFacts, own_name: str) -> dict[str, Any]:
     }
 
 
-def _explain(view: WordView, word: WordFacts, place: _Place, target: Target | None) -> WordView:
+def _explain(view: View, word: WordFacts, place: _Place, target: Target | None) -> View:
     """Say why a readable word is not usable, if it is not, or what to beware of."""
     reason = misfit(word.width, word.split, target) if target is not None else ""
     if reason:
-        return view.model_copy(update={"usable": False, "verdict": "wrong_width", "reason": reason})
+        return view | {"usable": False, "verdict": "wrong_width", "reason": reason}
     if place.holder:
-        return view.model_copy(update={"usable": False, "verdict": "shadowed", "reason": place.holder})
-    warning = beware(view.name, word.model, word.model_hash, target)
-    return view.model_copy(update={"warning": warning}) if warning else view
+        return view | {"usable": False, "verdict": "shadowed", "reason": place.holder}
+    warning = beware(view["name"], word.model, word.model_hash, target)
+    return view | {"warning": warning} if warning else view
 
 
 def misfit(width: int, split: int, target: Target) -> str:

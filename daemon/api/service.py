@@ -14,11 +14,7 @@ async def show_info(request: Request) -> Response:
 
 
 async def show_state(request: Request) -> Response:
-    """The words come as the JSON that the library keeps: there may be ten thousand, and clients ask often."""
-    service = service_of(request)
-    content = service.state().model_dump_json(exclude={"words"}).encode()
-    words = b',"words":' + service.library.table.json + b"}"
-    return Response(content[:-1] + words, media_type="application/json")
+    return Response(service_of(request).state_json(), media_type="application/json")
 
 
 async def shut_down(request: Request) -> Response:
