@@ -13,10 +13,11 @@ from daemon.library import Library
 from daemon.protocol.words import TokensReply, TokensRequest
 from daemon.targets import Targets
 from engine.errors import VocableError
-from engine.models.catalog import ModelEntry, other_model
+from engine.models.catalog import ModelEntry
 from engine.names import name_fault
 from engine.prompt.count import count_prompt
 from engine.prompt.layout import SLOTS, Lexicon
+from engine.prompt.notes import note_prompts
 from engine.prompt.parse import ParsedPrompt, parse_prompt
 from engine.prompt.tokenizer import PromptTokenizer
 from engine.text import escape
@@ -92,15 +93,6 @@ def _check_new_words(words: Mapping[str, int]) -> None:
 
 
 def _notes(parsed: ParsedPrompt, words: Words, new_words: Mapping[str, int], entry: ModelEntry) -> list[str]:
-    notes = [f"There is no word '{escape(name, 80)}'; it stands in the prompt as text." for name in parsed.unknown]
-    notes += [f"<{escape(':'.join([tag.kind, *tag.arguments]), 200)}> has no effect here." for tag in parsed.tags]
-    used = set(parsed.words) - set(new_words)
-    for word in words:
-        if word["name"] not in used:
-            continue
-        used.discard(word["name"])
-        trained_on = other_model(word["model"], word["model_hash"], name=entry.name, hash=entry.hash)
-        if trained_on:
-            shown, model = escape(trained_on, 250), escape(entry.name, 100)
-            notes.append(f"The word '{word['name']}' was trained on {shown}, not on {model}.")
-    return notes
+    found = set(parsed.words) - set(new_words)
+    origins = {word["name"]: (word["model"], word["model_hash"]) for word in reversed(words) if word["name"] in found}
+    return [f"{note.title} {note.hint}".strip() for note in note_prompts([parsed], origins, entry)]

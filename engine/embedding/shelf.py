@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors
-from engine.models.catalog import other_model as other_model
 
 
 @dataclass(frozen=True)

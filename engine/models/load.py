@@ -50,6 +50,7 @@ class Model:
     scaling_factor: float
     """Latents = VAE output times this."""
     conditioning: ConditioningCache = field(default_factory=ConditioningCache)
+    """Of prompts that sampling has encoded."""
 
 
 def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -> Model:

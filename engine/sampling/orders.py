@@ -7,8 +7,8 @@ prompt uses are read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 
 from engine.embedding.shelf import Word
 from engine.events import Warned
-from engine.models.catalog import other_model
 from engine.models.load import Model
 from engine.prompt.conditioning import condition
 from engine.prompt.encode import check_clip_skip, check_width
 from engine.prompt.layout import Lexicon
+from engine.prompt.notes import note_prompts
 from engine.prompt.parse import ParsedPrompt, Part, entry_at, parse_prompt
-from engine.prompt.tags import Tag
 from engine.recipe import Emphasis
 from engine.sampling.guidance import Course
 from engine.sampling.samplers import find_sampler
-from engine.text import escape
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ class Plan:
     clip_skip: int
     """As it is for this model."""
     warnings: tuple[Warned, ...]
-    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    vectors: Mapping[str, NDArray[np.float32]]
+    """[V, D] of each."""
 
     def words_of(self, order: Order) -> dict[str, Word]:
         """The words that one picture shows: its prompt's, then the negative prompt's."""
@@ -93,14 +92,12 @@ def make_plan(model: Model, request: PictureRequest, words: Sequence[Word]) -> P
     """
     lexicon = Lexicon(model.tokenizer, [(word.name, word.vectors) for word in words])
     steps = request.steps * (find_sampler(request.sampler).calls_per_step if request.compat == "webui" else 1)
-    parsed: dict[str, ParsedPrompt] = {}
-    orders = []
-    for prompt, seed in request.pictures:
-        if prompt not in parsed:
-            parsed[prompt] = parse_prompt(prompt, lexicon, steps=steps, emphasis=request.emphasis)
-        parts = parsed[prompt].parts
-        is_guided = request.cfg_scale != 1 or len(parts) > 1 or parts[0].weight != 1
-        orders.append(Order(prompt, seed, parsed[prompt], is_guided))
+    texts = dict.fromkeys(prompt for prompt, _ in request.pictures)
+    parsed = {text: parse_prompt(text, lexicon, steps=steps, emphasis=request.emphasis) for text in texts}
+    orders = tuple(
+        Order(prompt, seed, parsed[prompt], _is_guided(parsed[prompt], request.cfg_scale))
+        for prompt, seed in request.pictures
+    )
     # Where it plays no part it is not looked at, so that it can neither fail nor warn.
     text = request.negative_prompt if any(order.is_guided for order in orders) else ""
     negative = parse_prompt(text, lexicon, steps=steps, emphasis=request.emphasis, negative=True)
@@ -111,12 +108,18 @@ def make_plan(model: Model, request: PictureRequest, words: Sequence[Word]) -> P
         check_width(name, word.width, model)
     clip_skip = 1 if model.entry.family == "sd2" else request.clip_skip
     check_clip_skip(model, clip_skip)
-    warnings = [*_warn_of_prompts(prompts), *_warn_of_words(model, used.values())]
+    origins = {name: (word.model, word.model_hash) for name, word in used.items()}
+    warnings = list(note_prompts(prompts, origins, model.entry))
     if clip_skip != request.clip_skip:
         title = f"CLIP skip {request.clip_skip} has no effect: {model.entry.name} is of the SD 2.x family."
         warnings.append(Warned("prompt.clip_skip", title))
     vectors = {name: word.load().vectors for name, word in used.items()}
-    return Plan(request, tuple(orders), negative, used, clip_skip, tuple(warnings), vectors)
+    return Plan(request, orders, negative, used, clip_skip, tuple(warnings), vectors)
+
+
+def _is_guided(prompt: ParsedPrompt, scale: float) -> bool:
+    """Without guidance the one part of a plain prompt is all there is to predict."""
+    return scale != 1 or len(prompt.parts) > 1 or prompt.parts[0].weight != 1
 
 
 def make_batches(orders: Sequence[Order], size: int) -> list[list[Order]]:
@@ -154,24 +157,3 @@ def chart(model: Model, plan: Plan, part: Part, calls: int) -> Course:
         clip_skip=plan.clip_skip,
     )
     return Course(conditioning, tuple(held[id(entry_at(part, step, compat=compat))] for step in steps), part.weight)
-
-
-def _warn_of_prompts(prompts: Sequence[ParsedPrompt]) -> Iterator[Warned]:
-    for name in dict.fromkeys(name for prompt in prompts for name in prompt.unknown):
-        title = f"There is no word '{escape(name, 100)}' that this model can use; it was left out."
-        yield Warned("prompt.unknown_word", title, "`vocable words` lists the words and what is wrong with each.")
-    for tag in dict.fromkeys(tag for prompt in prompts for tag in prompt.tags):
-        title = f"{_show(tag)} has no effect: of tags only <embedding:...> is understood."
-        yield Warned("prompt.tag", title)
-
-
-def _warn_of_words(model: Model, words: Iterable[Word]) -> Iterator[Warned]:
-    for word in words:
-        other = other_model(word.model, word.model_hash, name=model.entry.name, hash=model.entry.hash)
-        if other:
-            title = f"The word '{word.name}' was trained on {escape(other, 200)}, not on {model.entry.name}."
-            yield Warned("prompt.other_model", title, "It may show something else than it did there.")
-
-
-def _show(tag: Tag) -> str:
-    return escape(f"<{':'.join((tag.kind, *tag.arguments))}>", 100)

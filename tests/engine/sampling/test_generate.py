@@ -16,6 +16,7 @@ from engine.embedding.shelf import Word, shelve
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import hash_embedding
 from engine.errors import VocableError
+from engine.events import Warned
 from engine.models.load import Model
 from engine.sampling.generate import Picture, PictureRequest, SamplingStep, generate
 from engine.sampling.png import save_picture
@@ -153,6 +154,80 @@ def test_progress_counts_every_step_of_every_batch(starter: Model) -> None:
 def test_gradients_stay_on_for_whoever_works_between_two_steps(starter: Model) -> None:
     for _ in generate(starter, request((GIRL, 1), steps=2), ()):
         assert torch.is_grad_enabled()
+
+
+def warned(model: Model, asked: PictureRequest, *words: Word) -> list[str]:
+    """Codes of the warnings, which must all come before the first step."""
+    items = list(generate(model, asked, words))
+    codes = [item.code for item in items if isinstance(item, Warned)]
+    assert all(isinstance(item, Warned) for item in items[: len(codes)])
+    return codes
+
+
+def test_what_people_should_know_of_their_prompts_comes_before_the_first_step(starter: Model) -> None:
+    lyra, vega = shelve(random_word("lyra", starter, 1)), shelve(random_word("vega", starter, 2))
+    foreign = replace(lyra, model="v1-5", model_hash="6ce0161689")
+    own = replace(vega, model="an older name", model_hash=starter.entry.hash)
+    asked = request(("lyra, vega", 1), ("lyra <lora:x:1>", 2), negative_prompt="embedding:nobody", steps=1)
+    assert warned(starter, asked, foreign, own) == ["prompt.unknown_word", "prompt.tag", "prompt.other_model"]
+    assert warned(starter, replace(asked, pictures=((GIRL, 1),), cfg_scale=1.0), foreign, own) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "digest", "is_told"),
+    [
+        ("", "", False),
+        ("Starter", "", False),
+        ("other", "", True),
+        ("other", "STARTER", False),
+        ("starter", "6ce0161689", True),
+        ("starter", "7460a6fa", False),
+        ("other", "7460a6fa", True),
+    ],
+)
+def test_base_models_are_compared_by_hash_where_both_are_known_and_else_by_name(
+    starter: Model, model: str, digest: str, is_told: bool
+) -> None:
+    word = replace(
+        shelve(random_word("lyra", starter, 1)), model=model, model_hash=digest.replace("STARTER", starter.entry.hash)
+    )
+    assert warned(starter, request(("lyra", 1), steps=1), word) == ["prompt.other_model"] * is_told
+
+
+def test_clip_skip_is_left_out_where_it_has_no_meaning(starter: Model) -> None:
+    asked = request((GIRL, 1), clip_skip=2, steps=1)
+    second = replace(starter, entry=replace(starter.entry, family="sd2"))
+    assert warned(second, asked) == ["prompt.clip_skip"]
+    [picture] = make(second, asked)
+    assert same(picture, make(starter, replace(asked, clip_skip=1))[0])
+    assert "Clip skip" not in picture.parameters
+    assert "Clip skip: 2, " in make(starter, asked)[0].parameters
+
+
+def test_only_the_words_that_prompts_use_are_read(starter: Model) -> None:
+    read: list[str] = []
+
+    def shelved(name: str) -> Word:
+        word = shelve(random_word(name, starter, 1))
+        return replace(word, load=lambda: read.append(name) or word.load())  # type: ignore[func-returns-value]
+
+    words = tuple(shelved(name) for name in ("lyra", "vega", "mira"))
+    make(starter, request(("portrait of lyra", 1), negative_prompt="vega", steps=1), words)
+    assert sorted(read) == ["lyra", "vega"]
+
+
+def test_pictures_with_parts_and_schedules_do_not_change_their_neighbours(starter: Model) -> None:
+    prompts = [GIRL, f"{GIRL} AND blue :0.5", "[pink|blue] hat", f"{GIRL} AND (pink:1.3) :0.2", "portrait " * 80]
+    together = make(starter, request(*((prompt, 4) for prompt in prompts)))
+    for prompt, picture in zip(prompts, together, strict=True):
+        assert same(picture, make(starter, request((prompt, 4)))[0])
+
+
+def test_a_word_that_changed_under_its_name_shows_at_once(starter: Model) -> None:
+    asked = request(("portrait of lyra", 1), steps=1)
+    first, second, again = (make(starter, asked, (random_word("lyra", starter, seed),))[0] for seed in (1, 2, 1))
+    assert not same(first, second)
+    assert same(first, again)
 
 
 def test_closing_the_iterator_ends_the_work(starter: Model) -> None:
