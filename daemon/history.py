@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,9 @@ class History:
 def _describe_failure(path: Path, error: Exception) -> VocableError:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in NO_ROOM:
         return VocableError("disk.full", f"There is no room to write {path}.", "Free some space and try again.")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        title = f"The history {path} cannot be written to ({error})."
+        return VocableError("history.failed", title, "Check the permissions of folder and file, and how it is mounted.")
     return VocableError(
         "history.failed",
         f"The history {path} cannot be used ({error}).",

@@ -23,6 +23,10 @@ Fault = Literal["EIO", "ENOSPC", "EACCES", "short", "full", "end", "kill"]
 room, after half of its data. end: nothing more happens on the disk, as after a kill (raises `Ended` ever after).
 kill: a real SIGKILL of this process."""
 
+Names = Literal["synced", "all"]
+"""Which entries of folders a power cut leaves: those whose folder was synced, or also all later ones, as a file system
+that writes folders before files leaves them."""
+
 _CHANGES = ("open", "mkdir", "rename", "replace", "link", "unlink", "rmdir", "ftruncate", "fsync", "write")
 
 
@@ -78,13 +82,8 @@ class Disk:
         if path.exists():
             self._sync(path)
 
-    def cut_power(self, target: Path, *, names: Literal["synced", "all"]) -> None:
-        """Build in `target` what would be on the disk now.
-
-        Args:
-            names: which entries of folders are there: those whose folder was synced, or also all later ones, as a file
-                system that writes folders before files leaves them.
-        """
+    def cut_power(self, target: Path, *, names: Names) -> None:
+        """Build in `target` what would be on the disk now."""
         self._build(self._root, target, os.stat(self._root).st_ino, names == "all")
 
     def _build(self, path: Path, target: Path, folder: int, now: bool) -> None:

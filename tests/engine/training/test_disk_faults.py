@@ -6,6 +6,7 @@ Whatever happened, the newest verified checkpoint loads and the word in its fold
 from __future__ import annotations
 
 import os
+import random
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,12 +20,13 @@ import torch
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors, save_embedding
 from engine.errors import VocableError
+from engine.models.load import Model
 from engine.training.checkpoint import load_newest, save_checkpoint
 from engine.training.job import TrainingJob
 from engine.training.outputs import LossTable, deliver
 from engine.training.report import Reading
-from tests.engine.training.conftest import MakeJob
-from tests.faults import Ended, Fault, count_calls, faulty_disk, kill_at
+from tests.engine.training.conftest import MakeJob, Result, result, run_to_end
+from tests.faults import Ended, Fault, Names, count_calls, faulty_disk, kill_at
 
 OLD, NEW = (Embedding("mia", np.full((2, 8), value, np.float32), step=3) for value in (0.5, 0.25))
 FAULTS: tuple[Fault, ...] = ("EIO", "ENOSPC", "EACCES", "short", "full")
@@ -137,14 +139,14 @@ def test_after_a_call_that_failed_the_old_or_the_new_is_whole_and_another_try_su
 
 @pytest.mark.parametrize("names", ["synced", "all"])
 def test_after_a_power_cut_at_any_call_the_old_or_the_new_is_whole(
-    tmp_path: Path, scenario: Scenario, names: str
+    tmp_path: Path, scenario: Scenario, names: Names
 ) -> None:
     for root, at in each_call(tmp_path, scenario):
         after = tmp_path / f"after-{at}"
         with faulty_disk(root, at=at, fault="end") as disk:
             with suppress(Ended):
                 scenario.work(root)
-            disk.cut_power(after, names="all" if names == "all" else "synced")
+            disk.cut_power(after, names=names)
         scenario.check(after, False)
 
 
@@ -189,3 +191,26 @@ def test_everything_written_has_the_mode_that_the_umask_leaves(tmp_path: Path, s
         os.umask(before)
     for path in (tmp_path / "root").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~mask
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("fault", [*FAULTS, "synced", "all"])
+def test_a_whole_run_goes_on_to_the_same_numbers_after_a_fault_at_any_call(
+    starter: Model, make_job: MakeJob, straight: Result, tmp_path: Path, fault: Fault | Names
+) -> None:
+    job, draw = make_job(), random.Random(fault)
+    (tmp_path / "0").mkdir()
+    calls = count_calls(tmp_path / "0", lambda: run_to_end(starter, placed(job, tmp_path / "0")))
+    for at in draw.sample(range(1, calls + 1), 25):
+        root = tmp_path / str(at)
+        root.mkdir()
+        failing: Fault = "end" if fault in ("synced", "all") else fault
+        with faulty_disk(root, at=at, fault=failing) as disk:
+            with suppress(VocableError, Ended):
+                run_to_end(starter, placed(job, root))
+            if fault in ("synced", "all"):
+                disk.cut_power(tmp_path / f"after-{at}", names=fault)
+                root = tmp_path / f"after-{at}"
+        again = placed(job, root)
+        run_to_end(starter, again)
+        assert result(again) == straight
