@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -228,11 +229,16 @@ async def test_the_service_ends_although_its_worker_cannot_be_killed(workspace: 
         worker.obeys = False
 
 
-def left_behind(workspace: Workspace) -> subprocess.Popen[bytes]:
-    """A process that counts as the worker of an earlier service."""
+@contextlib.contextmanager
+def left_behind(workspace: Workspace) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that counts as the worker of an earlier service; gone at the end, whatever became of it."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     leave_footprint(workspace.state / "worker.json", process.pid)
-    return process
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def test_a_worker_of_an_earlier_service_is_gone_before_the_next_one_starts(workspace: Workspace) -> None:
@@ -252,7 +258,6 @@ async def test_a_process_that_only_has_the_number_of_an_earlier_worker_is_left_a
             await running.train()
             await running.crew.worker(1)
         assert process.poll() is None
-        process.kill()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"pid": "x", "started": 1, "boot_id": ""}'])
