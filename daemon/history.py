@@ -153,12 +153,20 @@ class History:
     def _open(self, now: float) -> list[Run]:
         try:
             self._opened, self.notice = open_database(self._path, now=now)
-            with self._opened as connection:
-                connection.execute("DELETE FROM requests WHERE created_at < ?", (now - REQUEST_LIFE_S,))
+            self._forget_requests(now - REQUEST_LIFE_S)
             return self._read_runs()
         except BaseException:
             self._close()
             raise
+
+    def _forget_requests(self, before: float) -> None:
+        """Drop old idempotency keys, unless the disk is full: what cannot be written now can still be read."""
+        try:
+            with self._connection as connection:
+                connection.execute("DELETE FROM requests WHERE created_at < ?", (before,))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
 
     def _read_runs(self) -> list[Run]:
         """All runs, oldest first; one that makes no sense is left where it is, and out."""
@@ -168,7 +176,7 @@ class History:
             try:
                 runs.append(_from_row(row))
             except ValueError:
-                self.notice += f" Run {row[0]} in it cannot be read and is left out."
+                self.notice += f" Run {row[0]} of the history cannot be read and is left out."
         self.notice = self.notice.strip()
         return runs
 

@@ -41,16 +41,17 @@ def open_database(path: Path, *, now: float) -> tuple[sqlite3.Connection, str]:
         os.replace(recovered, path)  # a kill came between the two moves of a rescue
     connection = connect(path)
     try:
-        prepare(connection, path, now=now)
-    except Damaged as error:
-        notice = _rescue(connection, path, now, str(error))
+        try:
+            prepare(connection, path, now=now)
+            return connection, ""
+        except Damaged as error:
+            notice = _rescue(connection, path, now, str(error))
         connection = connect(path)
         prepare(connection, path, now=now)
         return connection, notice
     except BaseException:
         connection.close()
         raise
-    return connection, ""
 
 
 def _rescue(damaged: sqlite3.Connection, path: Path, now: float, reason: str) -> str:

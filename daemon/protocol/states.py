@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 RunState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
-"""queued: waits for the worker. running: has the worker (see `phase`). paused: checkpointed, waits for `resume`.
+"""queued: waits for the worker. running: has the worker (see `phase`). paused: checkpointed, waits for `resume`;
+with the error `disk.full` it goes on by itself when there is room.
 stopped: ended early on request, its embedding is saved; `resume` goes on. finished: all steps are done.
 failed: ended by an error that the run's `error` tells; `resume` tries again from the newest checkpoint."""
 

@@ -77,6 +77,26 @@ async def test_a_history_on_a_read_only_disk_is_refused_and_untouched(tmp_path: 
         open_database(folder / "vocable.db", now=0.0)[0].close()
 
 
+async def test_a_history_on_a_disk_that_is_full_meanwhile_is_read_and_written_again_later(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4 * MIB) as folder:
+        history = History(folder / "vocable.db")
+        await history.open(now=1000.0)
+        await history.add_run(make_run(), key="key", digest="digest")
+        await history.close()
+        filler = fill(folder, leave=0)
+        history = History(folder / "vocable.db")
+        [run] = await history.open(now=10**9)
+        run.view.step = 7
+        with pytest.raises(VocableError, match="no room"):
+            await history.save([run])
+        filler.unlink()
+        await history.save([run])
+        await history.close()
+        history = History(folder / "vocable.db")
+        assert [run.view.step for run in await history.open(now=10**9)] == [7]
+        await history.close()
+
+
 async def test_a_disk_that_fills_up_keeps_the_losses_until_there_is_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8 * MIB) as folder:
         history = History(folder / "vocable.db")

@@ -132,6 +132,8 @@ def _tell_state(run: RunView) -> list[str]:
         return [f"{run.name} ({run.id}) is queued."]
     if run.state == "running":
         return [f"{run.name} ({run.id}) is running: {run.folder}"]
+    if run.state == "paused" and run.error:
+        return [f"{run.name} waits at step {run.step} of {run.steps}: {run.error.title} It goes on when that is over."]
     if run.state == "paused":
         return [f"{run.name} is paused at step {run.step} of {run.steps}; vocable resume {run.id} lets it go on."]
     return []
