@@ -139,7 +139,7 @@ def _find_directory(data: bytes) -> tuple[int, int, int]:
     if disk or first or comment or here != count or start + size != end:
         raise _broken("its directory is malformed")
     if not 1 <= count <= MAX_MEMBERS:
-        raise _broken(f"it holds {count} members, not 1 to {MAX_MEMBERS}")
+        raise _broken(f"it holds {count} members where an embedding has a handful; it may be a whole model")
     return start, end, count
 
 

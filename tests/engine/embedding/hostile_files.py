@@ -119,6 +119,23 @@ def with_flag(flag: int) -> bytes:
     return bytes(data)
 
 
+def as_folder() -> bytes:
+    """torch reads a member with this attribute of MS-DOS as empty."""
+    data = bytearray(GOOD_ARCHIVE)
+    data[data.find(b"PK\1\2") + 38] |= 16
+    return bytes(data)
+
+
+def behind_another_header() -> bytes:
+    """All places are right; what lies in front belongs to no member."""
+    file = io.BytesIO(b"PK\3\4" + bytes(60))
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "w") as target:
+        for name, content in (("a/data.pkl", word(tensor())), ("a/data/0", NUMBERS)):
+            target.writestr(name, content)
+    return file.getvalue()
+
+
 def longer_local_size() -> bytes:
     data = bytearray(GOOD_ARCHIVE)
     data[data.find(b"PK\3\4") + 22] += 1
@@ -250,6 +267,8 @@ ARCHIVES: dict[str, tuple[bytes, str]] = {
     "deflated": (archive(word(tensor()), {"a/data/0": bytes(1 << 24)}, method=zipfile.ZIP_DEFLATED), "compressed"),
     "encrypted": (with_flag(1), "encrypted"),
     "of unknown flags": (with_flag(64), "properties"),
+    "a member that is a folder": (as_folder(), "properties"),
+    "something in front that is accounted for": (behind_another_header(), "before"),
     "a name twice": (duplicated(), "twice"),
     "two programs": (archive(word(tensor()), {"b/data.pkl": b"N."}), "torch did not make"),
     "another name in front of the member": (patched(GOOD_ARCHIVE, b"a/data/0", b"a/data/9"), "contradicts"),
@@ -287,6 +306,10 @@ LEGACY: dict[str, tuple[bytes, str]] = {
     "keys of nothing": (legacy(word(tensor(source=storage(legacy=True))), keys=()), "list of numbers"),
     "a key too many": (legacy(word(tensor(source=storage(legacy=True))), keys=("0", "1")), "list of numbers"),
     "a key twice": (legacy(word(tensor(source=storage(legacy=True))), keys=("0", "0")), "as many"),
+    "a key and its numbers twice": (
+        legacy(word(tensor(source=storage(legacy=True))), keys=("0", "0"), tail=(struct.pack("<q", 8) + NUMBERS) * 2),
+        "as many",
+    ),
     "other count": (GOOD_LEGACY.replace(struct.pack("<q", 8), struct.pack("<q", 9)), "as many"),
     "numbers cut short": (GOOD_LEGACY[:-4], "cut short"),
     "something behind": (GOOD_LEGACY + b"\0", "appended"),

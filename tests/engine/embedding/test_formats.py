@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
+from engine.embedding.layouts import find_words
 from engine.embedding.payload import payload_json
 from engine.embedding.pixels import encode_pixels
 from engine.embedding.png import SIGNATURE, encode_chunk
 from engine.embedding.read import WordFile, read_embedding, read_words
+from engine.embedding.stored import Storage, describe_tensor, row_major
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 
@@ -231,6 +234,24 @@ def test_a_word_in_the_pixels_is_read_from_png_and_lossless_webp(word: Embedding
         assert file.flavour == f"{'SDXL' if word.split else 'webui'} {container} (pixels)"
         assert only_word(file).vectors.tobytes() == word.vectors.tobytes()
         assert only_word(file).step == word.step
+
+
+def test_only_the_pixels_of_a_picture_reach_the_decoder() -> None:
+    """Pillow refuses texts of more than 1 MiB, and warns of broken profiles."""
+    bomb = (b"zTXt", b"note\0\0" + zlib.compress(bytes(2 << 20)))
+    assert only_word(read_words(png(carrier(WORD), bomb, (b"iCCP", b"?"), (b"acTL", b"?")), "mira")).step == 60
+
+
+def test_numbers_of_a_tensor_of_the_wrong_shape_are_not_touched() -> None:
+    def load() -> bytes:
+        raise AssertionError
+
+    for shape in ((129, 1), (1, 8193), (1 << 20, 1 << 10), (1, 1, 1)):
+        strides = row_major(shape)
+        vectors = describe_tensor(Storage("F32", 1 << 30, load), 0, shape, strides)
+        with pytest.raises(VocableError) as caught:
+            find_words({"<mira>": vectors}, "mira", {})
+        assert caught.value.code == "embedding.shape"
 
 
 def test_the_text_of_a_picture_goes_before_its_pixels() -> None:

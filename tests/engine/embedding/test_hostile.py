@@ -122,6 +122,7 @@ BROKEN = {
     "JSON with NaN": png(text(base64.b64encode(b'{"step": NaN}'))),
     "JSON nested deep": png(text(base64.b64encode(b"[" * 1_000_000))),
     "JSON of many lists": png(text(base64.b64encode(b"[" + b"[]," * 1_000_000 + b"[]]"))),
+    "JSON of many numbers": png(text(base64.b64encode(b'{"a":[' + b"1," * 5_500_000 + b"1]}"))),
     "JSON with a huge number": png(text(base64.b64encode(b'{"step": ' + b"9" * 4000 + b"}"))),
     "JSON with an open string": png(text(base64.b64encode(b'{"a": "' + b'\\"' * 500_000))),
     "tensor of nothing": png(text(tensor([]))),
@@ -183,7 +184,10 @@ def test_a_broken_file_is_refused_with_a_reason(case: str) -> None:
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("case", ["inflates beyond the limit", "JSON of many lists", "JSON nested deep", "huge shape"])
+@pytest.mark.parametrize(
+    "case",
+    ["inflates beyond the limit", "JSON of many lists", "JSON of many numbers", "JSON nested deep", "huge shape"],
+)
 def test_a_bomb_is_refused_before_it_takes_memory(case: str) -> None:
     tracemalloc.start()
     try:
