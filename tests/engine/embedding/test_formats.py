@@ -126,6 +126,14 @@ def test_tensors_of_a_mac_which_are_arrays_in_the_file_are_read() -> None:
         )
 
 
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, torch.Tensor.clone])
+def test_tensors_with_attributes_of_their_own_are_read(kind: Any) -> None:
+    vectors = kind(ROWS)
+    vectors.note = "trained twice"
+    for serialisation in SERIALISATIONS.values():
+        assert_rows(read_embedding(pickled({"<mira>": vectors}, **serialisation), "mira"), ROWS)
+
+
 def test_an_archive_that_was_stored_again_is_read() -> None:
     """As people do who strip the members of newer torch for older programs."""
     source, target = zipfile.ZipFile(io.BytesIO(pickled(webui()))), io.BytesIO()
