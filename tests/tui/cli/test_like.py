@@ -73,7 +73,7 @@ def test_a_picture_of_another_program_is_made_with_a_word_on_what_differs(vocabl
 
 def test_a_picture_that_says_nothing_is_refused(vocable: Vocable, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "mute.png")
-    _, err = vocable("generate", "--like", str(tmp_path / "mute.png"), "-o", str(tmp_path / "x.png"), code=1)
+    _, err = vocable("generate", "--like", str(tmp_path / "mute.png"), "-o", str(tmp_path / "x.png"), code=2)
     assert err.startswith("error: ")
     assert not (tmp_path / "x.png").exists()
 
