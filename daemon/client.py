@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from daemon.paths import Workspace, find_socket
+from daemon.paths import SOCKET_ENVIRONMENT, Workspace, find_socket
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunList, RunView
 from daemon.protocol.service import (
@@ -248,7 +248,8 @@ async def ensure_daemon(workspace: Workspace, timeout_s: float = 30.0) -> Client
             return client
         except VocableError as error:
             await client.close()
-            if error.code == "link.version" or asyncio.get_running_loop().time() > deadline:
+            is_final = error.code == "link.version" or SOCKET_ENVIRONMENT in os.environ
+            if is_final or asyncio.get_running_loop().time() > deadline:
                 raise
         code, message = await _start_daemon(workspace, timeout_s)
         if code == EXIT_RUNNING:

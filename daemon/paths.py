@@ -18,6 +18,8 @@ import platformdirs
 from engine.errors import VocableError
 
 ENVIRONMENT = "VOCABLE_WORKSPACE"
+SOCKET_ENVIRONMENT = "VOCABLE_SOCKET"
+"""Clients connect to the socket that this variable names, wherever it leads, and start no service themselves."""
 SETTINGS = "vocable.toml"
 
 SOCKET_NAME = "vocable.sock"
@@ -155,6 +157,8 @@ def find_socket(workspace: Workspace, environ: Mapping[str, str]) -> Path:
 
     A session without $XDG_RUNTIME_DIR still finds a service that was started in one with it, and the reverse.
     """
+    if environ.get(SOCKET_ENVIRONMENT):
+        return Path(environ[SOCKET_ENVIRONMENT])
     path = socket_path(workspace, environ)
     if not os.path.lexists(path) and os.path.lexists(workspace.shared_socket):
         return workspace.shared_socket

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine.errors import VocableError
-from tui.cli import demo, doctor, files, generate, queue, runs, service, tokens, train, words
+from tui.cli import demo, dial, doctor, files, generate, queue, runs, service, tokens, train, words
 from tui.cli.output import DONE, FAILED, INTERRUPTED, report_error
 from tui.cli.session import Session
 
@@ -30,6 +30,9 @@ app = typer.Typer(
 )
 
 _START, _RUNS, _PICTURES, _SERVICE = "Start here", "Runs", "Words and pictures", "Service"
+
+_HERE_ONLY = frozenset({"demo", "dial-stdio", "doctor"})
+"""Commands that look at this machine or write to its disk themselves, and so cannot act on another."""
 
 app.command("demo", rich_help_panel=_START)(demo.demo)
 app.command("train", rich_help_panel=_START)(train.train)
@@ -47,6 +50,7 @@ app.command("inspect", rich_help_panel=_PICTURES)(files.inspect)
 app.command("convert", rich_help_panel=_PICTURES)(files.convert)
 app.command("tokens", rich_help_panel=_PICTURES)(tokens.count_tokens)
 app.command("new", rich_help_panel=_PICTURES)(words.new_word)
+app.command("dial-stdio", rich_help_panel=_SERVICE)(dial.dial_stdio)
 app.command("doctor", rich_help_panel=_SERVICE)(doctor.doctor)
 app.add_typer(service.app, name="daemon", rich_help_panel=_SERVICE)
 
@@ -72,15 +76,33 @@ def global_options(
             "the user's data folder.",
         ),
     ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            metavar="[USER@]HOST",
+            help="Speak to the service of another machine over ssh. Workspace and paths are then that machine's.",
+            show_default=False,
+        ),
+    ] = "",
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    ctx.obj = Session(workspace)
+    ctx.obj = Session(workspace, host)
+    if host:
+        _go_to(host, workspace, ctx.invoked_subcommand)
     if ctx.invoked_subcommand is None:
         from tui.app import run
 
         raise typer.Exit(run(ctx.obj.workspace))
+
+
+def _go_to(host: str, workspace: Path | None, command: str | None) -> None:
+    if command in _HERE_ONLY:
+        line = f"ssh {host} vocable {command}"
+        raise VocableError("usage.host", f"'{command}' works on its own machine only.", f"There: {line}")
+    dial.open_tunnel(host, workspace)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

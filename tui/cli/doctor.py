@@ -91,7 +91,9 @@ async def _check_recipe(session: Session, path: Path) -> list[Finding]:
     from tui.cli.recipes import make_recipe
 
     try:
-        recipe = make_recipe(path, {}, [], cwd=Path.cwd(), datasets=session.workspace.datasets)
+        recipe = make_recipe(
+            path, {}, [], cwd=None if session.host else Path.cwd(), datasets=session.workspace.datasets
+        )
         async with connect(session.workspace) as client:
             found = await client.check_recipe(recipe.model_dump(mode="json"))
     except RecipeError as error:

@@ -9,7 +9,7 @@ import typer
 
 from engine.errors import VocableError
 from tui.cli.output import FAILED, print_json, print_text, say
-from tui.cli.session import AsJson, ask, build_request
+from tui.cli.session import AsJson, ask, build_request, check_paths, session_of
 
 if TYPE_CHECKING:
     from daemon.protocol.words import ConvertReply, FileReport, InspectReply, WordReport
@@ -38,6 +38,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what files of embeddings hold, and whether the model takes it. Ends with 1 when one cannot be read."""
+    check_paths(session_of(ctx), *files)
     paths = [str(path.expanduser().absolute()) for path in files]
     replies = [_inspect(ctx, paths[start : start + _AT_ONCE], model) for start in range(0, len(paths), _AT_ONCE)]
     reports = [report for reply in replies for report in reply.files]
@@ -81,6 +82,7 @@ def convert(
     """Write a word in another format; every number is read back and compared before the file takes its name."""
     from daemon.protocol.words import ConvertRequest
 
+    check_paths(session_of(ctx), file, second, output or "", picture)
     request = build_request(
         ConvertRequest,
         path=_absolute(file),

@@ -13,7 +13,7 @@ import typer
 
 from engine.errors import VocableError
 from tui.cli.output import print_json, print_text, say
-from tui.cli.session import AsJson, build_request, connect, run_waiting, session_of
+from tui.cli.session import AsJson, build_request, check_paths, connect, run_waiting, session_of
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -89,6 +89,11 @@ def generate(
         "clip_skip": clip_skip,
         "compat": compat,
     }
+    if session_of(ctx).host:
+        if output is None:
+            where = session_of(ctx).host
+            raise VocableError("usage.output", f"Pictures are written on {where}.", "Say where, with --output.")
+        check_paths(session_of(ctx), output, like)
     given = {name: value for name, value in options.items() if value is not None} | {"count": count}
     if like is not None:
         like = like.expanduser().absolute()

@@ -15,7 +15,7 @@ from engine.recipe import Recipe, build_recipe, set_field
 
 
 def make_recipe(
-    source: Path | None, flags: Mapping[str, Any], assignments: Sequence[str], *, cwd: Path, datasets: Path
+    source: Path | None, flags: Mapping[str, Any], assignments: Sequence[str], *, cwd: Path | None, datasets: Path
 ) -> Recipe:
     """A checked recipe: the file's values, overridden by flags, overridden by assignments.
 
@@ -23,7 +23,8 @@ def make_recipe(
         source: a recipe in TOML, or None.
         flags: dotted path of a field to its value; None leaves the field alone.
         assignments: `group.key=value`, as `--set` takes them.
-        cwd: where relative paths of flags start; those of the file start at its folder.
+        cwd: where relative paths of flags start; those of the file start at its folder. None: all paths are another
+            machine's, and so names or whole ones.
         datasets: the workspace's datasets/, whose folders may be named without a path.
 
     Raises:
@@ -31,7 +32,7 @@ def make_recipe(
         VocableError: `recipe.unreadable`.
     """
     values = read_values(source) if source else {}
-    if source:
+    if source and cwd:
         resolve_paths(values, source.resolve().parent, datasets)
     given: dict[str, Any] = {}
     for path, value in flags.items():
@@ -43,8 +44,11 @@ def make_recipe(
             set_field(given, assignment)
         except RecipeError as error:
             faults += error.faults
-    resolve_paths(given, cwd, datasets)
+    if cwd:
+        resolve_paths(given, cwd, datasets)
     _merge(values, given)
+    if cwd is None:
+        faults += _relative_paths(values)
     try:
         recipe = build_recipe(values)
     except RecipeError as error:
@@ -80,6 +84,19 @@ def resolve_paths(values: dict[str, Any], base: Path, datasets: Path) -> None:
             data["template"] = _resolve_reference(data["template"], base)
     if isinstance(values.get("model"), str):
         values["model"] = _resolve_reference(values["model"], base)
+
+
+def _relative_paths(values: Mapping[str, Any]) -> list[Fault]:
+    """Paths that mean nothing on another machine."""
+    data = values.get("data")
+    named = {"model": values.get("model")}
+    if isinstance(data, dict):
+        named |= {"data.folder": data.get("folder"), "data.template": data.get("template")}
+    return [
+        Fault(path, f"'{text}' is relative; for another machine give a name there or a whole path")
+        for path, text in named.items()
+        if isinstance(text, str) and ("/" in text or text.startswith("~")) and not Path(text).is_absolute()
+    ]
 
 
 def _resolve_folder(text: str, base: Path, datasets: Path) -> str:

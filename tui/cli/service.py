@@ -68,7 +68,11 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to print.")] = 50,
 ) -> None:
     """Print the end of the service's log."""
-    workspace = session_of(ctx).workspace
+    session = session_of(ctx)
+    if session.host:
+        line = f"ssh {session.host} vocable daemon logs"
+        raise VocableError("usage.host", "Logs are read on their own machine only.", f"There: {line}")
+    workspace = session.workspace
     path = workspace.worker_log if worker else workspace.daemon_log
     if not path.exists() and not follow:
         raise VocableError(
@@ -91,11 +95,12 @@ async def stop_service(workspace: Workspace, timeout_s: float) -> bool:
         VocableError: `daemon.busy` when it is still there after `timeout_s`.
     """
     from daemon.client import Client, socket_for
+    from daemon.paths import SOCKET_ENVIRONMENT
 
     async with Client(socket_for(workspace)) as client:
         try:
             info = await client.info()
-            process = _open_process(info.pid)
+            process = None if SOCKET_ENVIRONMENT in os.environ else _open_process(info.pid)
             await client.shutdown()
         except VocableError as error:
             if error.code == "link.absent":

@@ -37,6 +37,8 @@ class Session:
     """The global options of one call."""
 
     workspace_option: Path | None = None
+    host: str = ""
+    """The machine whose service is spoken to, empty for this one. Paths in requests then are paths there."""
 
     @property
     def workspace(self) -> Workspace:
@@ -46,8 +48,24 @@ class Session:
 
     def command(self, *words: str) -> str:
         """A command line, ready to be pasted, that acts on the same workspace."""
-        option = ["--workspace", str(self.workspace_option)] if self.workspace_option else []
+        option = ["--host", self.host] if self.host else []
+        option += ["--workspace", str(self.workspace_option)] if self.workspace_option else []
         return shlex.join(["vocable", *option, *words])
+
+
+def check_paths(session: Session, *paths: str | Path | None) -> None:
+    """With --host, refuse paths that do not say on their own where they lie.
+
+    Raises:
+        VocableError: `usage.remote_path`.
+    """
+    for path in paths:
+        if session.host and path is not None and not Path(path).is_absolute():
+            raise VocableError(
+                "usage.remote_path",
+                f"'{path}' is not a whole path, and with --host it is one on {session.host}.",
+                "Write it from the root on.",
+            )
 
 
 def session_of(ctx: typer.Context) -> Session:

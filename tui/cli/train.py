@@ -61,7 +61,13 @@ def train(
         "train.steps": steps,
     }
     session = session_of(ctx)
-    recipe = make_recipe(recipe_file, flags, assignments or [], cwd=Path.cwd(), datasets=session.workspace.datasets)
+    recipe = make_recipe(
+        recipe_file,
+        flags,
+        assignments or [],
+        cwd=None if session.host else Path.cwd(),
+        datasets=session.workspace.datasets,
+    )
     raise typer.Exit(_queue(ctx, session, recipe.model_dump(mode="json"), detach=detach, as_json=as_json))
 
 
