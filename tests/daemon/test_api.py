@@ -158,7 +158,7 @@ async def test_a_request_that_never_ends_is_given_up(
 async def test_a_fault_of_ours_is_told_without_its_traceback(
     running: Running, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("daemon.service.Service.state", lambda self: 1 / 0)
+    monkeypatch.setattr("daemon.service.Service.state_json", lambda self: 1 / 0)
     title = check(await http.get("/v1/state"), 500, "internal")
     assert "division" not in title
     assert "ZeroDivisionError" in caplog.text
