@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,14 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, *, leave: int) -> Path:
-    """Fill a disk up to `leave` bytes; removing the returned file makes room."""
-    filler = folder / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
-        status = os.statvfs(folder)
-        os.posix_fallocate(file.fileno(), 0, max(1, status.f_bavail * status.f_frsize - leave))
+    """Fill a disk up to `leave` bytes, also while others write to it; removing the returned file makes room."""
+    filler, size = folder / "filler", 0
+    with filler.open("wb") as file:
+        for chunk in (16 * MIB, MIB, MIB // 16, 4096):
+            with contextlib.suppress(OSError):
+                while shutil.disk_usage(folder).free >= leave + chunk:
+                    os.posix_fallocate(file.fileno(), size, chunk)
+                    size += chunk
     return filler
 
 
