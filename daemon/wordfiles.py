@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.inspector.frames import Message
 from daemon.inspector.inspector import Inspector
 from daemon.inspector.intake import Content, take_in
 from daemon.protocol.words import (
@@ -68,10 +69,7 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
         title = f"The file name '{escape(output.name, 100)}' holds nothing that could name a word."
         raise VocableError("embedding.name", title, "Choose another name for the file to write.")
     _check_free(output, request.overwrite)
-    contents = [await _take_in(source)] + ([await _take_in(second)] if second else [])
-    picture = await asyncio.to_thread(_find_picture, request, source)
-    if picture:
-        contents.append(await _take_in(picture))
+    halves = [await _take_in(source)] + ([await _take_in(second)] if second else [])
     question = {
         "do": "convert",
         "stem": source.stem,
@@ -79,9 +77,16 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
         "format": request.format,
         "name": name,
         "has_second": second is not None,
-        "picture": picture.name if picture else "",
     }
-    answer, files = await inspector.ask(question, [content.data for content in contents])
+    picture = await asyncio.to_thread(_find_picture, request, source)
+    notes = []
+    try:
+        answer, files = await _convert(inspector, question, halves, picture)
+    except VocableError as error:
+        if request.picture or picture is None or not error.code.startswith(("picture.", "dataset.", "file.")):
+            raise
+        notes.append(f"{picture.name} beside the file is not used: {error.title}")
+        answer, files = await _convert(inspector, question, halves, None)
     paths = [_path_for(output, suffix, number) for number, suffix in enumerate(answer["suffixes"])]
     await asyncio.to_thread(_write, list(zip(paths, files, strict=True)), request.overwrite)
     return ConvertReply(
@@ -89,8 +94,15 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
         name=name,
         vectors=answer["vectors"],
         width=answer["width"],
-        notes=[escape(note, 500) for note in answer["notes"]] + _suffix_notes(output, request.format),
+        notes=[escape(note, 500) for note in [*notes, *answer["notes"]]] + _suffix_notes(output, request.format),
     )
+
+
+async def _convert(
+    inspector: Inspector, question: Message, halves: Sequence[Content], picture: Path | None
+) -> tuple[Message, list[bytes]]:
+    parts = [half.data for half in halves] + ([(await _take_in(picture)).data] if picture else [])
+    return await inspector.ask({**question, "picture": picture.name if picture else ""}, parts)
 
 
 async def read_picture_text(inspector: Inspector, path: Path) -> str:
