@@ -12,8 +12,10 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -67,9 +69,10 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _send_input(line: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a client that was killed resets its connection
         while data := os.read(0, _CHUNK):
             line.sendall(data)
+    with contextlib.suppress(OSError):
         line.shutdown(socket.SHUT_WR)
 
 
@@ -165,8 +168,8 @@ class Tunnel:
                 # A session of its own: Ctrl-C is for the program, which ends its connections itself.
                 process = subprocess.Popen(
                     [*self._command[:1], "-o", "BatchMode=yes", *self._command[1:]],
-                    stdin=connection,
-                    stdout=connection,
+                    stdin=connection.fileno(),
+                    stdout=connection.fileno(),
                     stderr=subprocess.DEVNULL,
                     env=self._environ,
                     start_new_session=True,
@@ -176,10 +179,17 @@ class Tunnel:
 
 def open_tunnel(host: str, workspace: Path | None) -> str:
     """Have everything in this program speak to the service of `host`; returns the workspace's folder there."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     tunnel = Tunnel(host, str(workspace) if workspace else "")
     folder = tunnel.open()
     os.environ[SOCKET_ENVIRONMENT] = str(tunnel.socket)
     return folder
+
+
+def _leave(number: int, frame: object) -> None:
+    """End the program in the way that leaves nothing behind."""
+    sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ import getpass
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -110,14 +111,21 @@ def wait_for_port(port: int, server: subprocess.Popen[Any]) -> None:
 
 
 @with_sshd
-def test_commands_over_a_real_sshd_act_on_the_other_workspace(box: str, remote: Path) -> None:
-    out, _ = vocable("--host", box, "--workspace", str(remote), "daemon", "status", "--json")
-    assert f'"workspace": "{remote}"' in out
-    vocable("--host", box, "--workspace", str(remote), "new", "gitte", "--init", "girl", "--json")
-    assert (remote / "embeddings" / "gitte.safetensors").is_file()
-    words, _ = vocable("--host", box, "--workspace", str(remote), "words")
-    assert "gitte" in words
+def test_a_real_sshd_leads_to_the_service_of_the_other_workspace(box: str, remote: Path) -> None:
+    here = ("--host", box, "--workspace", str(remote))
+    status, _ = vocable(*here, "daemon", "status", "--json")
+    assert f'"workspace": "{remote}"' in status
     assert processes_with(str(remote), "ssh") == []
+
+
+@pytest.mark.slow
+@with_sshd
+def test_a_run_is_followed_over_a_real_sshd_and_its_word_is_there(box: str, remote: Path) -> None:
+    here = ("--host", box, "--workspace", str(remote))
+    _, said = vocable(*here, "train", "--name", "far", "--images", PICTURES, *QUICK, "--steps", "2")
+    assert "far finished after 2 of 2 steps" in said
+    assert f"vocable {shlex.join(here)} generate" in said
+    assert (remote / "embeddings" / "far.safetensors").is_file()
 
 
 @with_sshd
@@ -156,17 +164,11 @@ def write_ssh(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def test_a_run_is_queued_and_followed_to_its_end_over_the_line(fake_ssh: Path, remote: Path) -> None:
-    here = ("--host", "box", "--workspace", str(remote))
-    done = subprocess.run(
-        [sys.executable, "-m", "tui", *here, "train", "--name", "far", "--images", PICTURES, *QUICK, "--steps", "2"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "far finished after 2 of 2 steps" in done.stderr
-    assert f"--host box --workspace {remote}" in done.stderr
+def test_a_service_that_does_not_run_is_started_over_there(fake_ssh: Path, remote: Path) -> None:
+    out, said = vocable("--host", "box", "--workspace", str(remote), "runs")
+    assert out == ""
+    assert f"vocable --host box --workspace {remote} train" in said
+    assert (remote / "state" / "vocable.sock").exists()
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,7 @@ def test_paths_that_mean_nothing_over_there_are_refused(fake_ssh: Path, remote: 
         ("generate", "a face", "-o", "face.png"),
         ("generate", "a face"),
         ("inspect", "face.pt"),
-        ("convert", "face.pt", "--to", "png"),
         ("demo",),
-        ("daemon", "logs"),
     ):
         _, said = vocable(*here, *command, code=2)
         assert "box" in said or "another machine" in said, command
@@ -233,6 +233,20 @@ def test_a_killed_program_leaves_no_connection(fake_ssh: Path, remote: Path) -> 
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_program_that_is_ended_removes_its_line(fake_ssh: Path, remote: Path, number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT, str(remote)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        line = Path(process.stdout.readline().strip())
+        assert line.exists()
+        process.send_signal(number)
+        assert process.wait(30) in (128 + number, -number)
+    assert not line.parent.exists()
+
+
 def dialling(remote: Path) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -242,6 +256,15 @@ def dialling(remote: Path) -> list[str]:
                 found.append(" ".join(words))
     return found
 
+
+WAIT = """
+import asyncio, os, sys
+from pathlib import Path
+from tui.cli.dial import open_tunnel
+open_tunnel("box", Path(sys.argv[1]))
+print(os.environ["VOCABLE_SOCKET"], flush=True)
+asyncio.run(asyncio.sleep(600))
+"""
 
 KEEP_OPEN = """
 import socket, sys, time
