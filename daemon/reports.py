@@ -187,6 +187,7 @@ class Reports:
         self._ledger.set_problem("worker", f"{reason} {hint}")
         run = self._turns.current
         if run and not run.outcome:
+            add_warning(run.view, "queue.paused", reason, hint)
             await self._turns.requeue(run, asked=run.view.asked)
         for job in list(self._jobs.open()):
             self._jobs.end(job, "failed", ErrorInfo(code="worker.crash_loop", title=title, hint=hint))

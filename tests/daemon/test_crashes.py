@@ -74,7 +74,8 @@ async def test_five_lost_workers_pause_the_queue_and_no_run_is_given_up(running:
     assert (view.state, view.order) == ("paused", [run, second.id])
     assert "lost 5 times within 10 minutes" in view.reason
     assert "vocable queue resume" in (await running.client.state()).problem
-    assert (await running.client.run(run)).state == "queued"
+    first = await running.client.run(run)
+    assert (first.state, first.warnings[-1].code) == ("queued", "queue.paused")
     assert len(running.crew.workers) == 5
 
 
