@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from daemon.history import History
 from daemon.losses import KEPT_WHOLE
@@ -34,14 +35,14 @@ async def add_run(history: History, name: str, length: int, ended_at: float) -> 
     return run
 
 
-async def time_query(history: History, run: Run, points: int) -> float:
-    """The slowest of ten, in milliseconds."""
+async def time_query(history: History, run: Run, points: int) -> str:
+    """Median and slowest of thirty, in milliseconds."""
     times = []
-    for _ in range(10):
+    for _ in range(30):
         begin = time.perf_counter()
         await history.losses(run.id, points)
         times.append(time.perf_counter() - begin)
-    return 1000 * max(times)
+    return f"{1000 * median(times):.1f} ms, slowest {1000 * max(times):.1f} ms"
 
 
 async def measure_delays(history: History, other: Run, thinning: asyncio.Task[None]) -> tuple[float, float]:
@@ -68,12 +69,12 @@ async def main(length: int) -> None:
             other = await add_run(history, f"new{number}", 10, 2.0 + number)
         print(f"{length} steps, {path.stat().st_size / 1e6:.0f} MB")
         for points in (200, 2000):
-            print(f"query of {points} points: {await time_query(history, run, points):.1f} ms")
+            print(f"query of {points} points: {await time_query(history, run, points)}")
         begin = time.perf_counter()
         thinning = asyncio.create_task(history.thin())
         late, save = await measure_delays(history, other, thinning)
         print(f"thinning: {1000 * (time.perf_counter() - begin):.0f} ms; late {late:.1f} ms, save {save:.1f} ms")
-        print(f"query of 2000 points, thinned: {await time_query(history, run, 2000):.1f} ms")
+        print(f"query of 2000 points, thinned: {await time_query(history, run, 2000)}")
         await history.close()
         begin = time.perf_counter()
         history = History(path)

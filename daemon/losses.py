@@ -22,8 +22,8 @@ THINNED_POINTS = 2048
 """Blocks that a thinned run has at most; one with no more steps than that stays whole."""
 
 _SIZES = (16, 256)
-_SLICE = 32768
-"""Steps worked on in one transaction, so that what else is to be saved waits for no more; a multiple of all sizes."""
+_SLICE = 8192
+"""Steps worked on in one transaction, so that what else is to be saved waits for no more."""
 
 _SUM_BLOCKS = """
 REPLACE INTO loss_blocks

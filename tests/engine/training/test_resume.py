@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.errors import VocableError
 from engine.events import Ended, Event, Prepared, Progress, Warned
 from engine.models.load import Model
 from engine.training import prepare
@@ -169,6 +170,15 @@ def test_another_library_or_machine_is_declared(
     assert warning.code == "resume.changed"
     assert warning.title.startswith("Resumed, not bit-exact")
     assert told in warning.title
+
+
+def test_a_checkpoint_of_another_shape_is_refused_and_kept(starter: Model, make_job: MakeJob) -> None:
+    pause_at(starter, make_job(), 2)
+    job = make_job(start__vectors=3)
+    with pytest.raises(VocableError) as caught:
+        run_to_end(starter, job)
+    assert caught.value.code == "resume.impossible"
+    assert (job.folder / "checkpoints" / "000002" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(
