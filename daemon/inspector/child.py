@@ -5,6 +5,7 @@ The invariant: nothing foreign is looked at before `confine`, and nothing of the
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import resource
@@ -21,15 +22,20 @@ ADDRESS_SPACE = 1 << 30
 CPU_S = 10
 OPEN_FILES = 16
 
+_CODECS = ("raw_unicode_escape", "unicode_escape", "utf-8", "utf-16", "latin-1", "ascii", "shift_jis")
+"""Encodings that formats of foreign files use; Python imports each when it is first asked for."""
+
 EXIT_FAILED = 1
 """Something unforeseen happened; the supervisor says so in its log."""
 
 
 def warm_up() -> None:
-    """Import what reading may need, since a confined process can open few files."""
+    """Import what reading may need: a confined process has no business with any file."""
     from PIL import Image
 
     Image.init()
+    for name in _CODECS:
+        codecs.lookup(name)
 
 
 def serve(connection: int, parent: int) -> NoReturn:

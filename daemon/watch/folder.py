@@ -155,11 +155,27 @@ class FolderWatch:
                 _log.exception("looking through %s failed", self.root)
 
     async def _wait(self) -> bool:
-        """Wait for a hint or the time of the next look; True for a hint."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._next_look_in())
-            return True
+        """Wait for a hint or the time of the next look; True for a hint.
+
+        The kernel does not tell when the folder itself is renamed or another one is put in its place: that is looked
+        for in between.
+        """
+        due = time.monotonic() + self._next_look_in()
+        while (left_s := due - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(left_s, self._timing.poll_s))
+                return True
+            if self._armed and await asyncio.to_thread(self._identity) != self._armed:
+                return False
         return False
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which folder lies at the path now. Runs in a thread."""
+        try:
+            status = os.stat(self.root)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _next_look_in(self) -> float:
         timing = self._timing
@@ -183,10 +199,13 @@ class FolderWatch:
 
     def _survey(self, patient: bool) -> _Seen:
         """Arm first, look then: what happens in between is hinted at and seen, never neither. Runs in a thread."""
+        identity = self._identity()
         try:
-            status = os.stat(self.root)
-            self._tend_hints((status.st_dev, status.st_ino))
+            if identity:
+                self._tend_hints(identity)
         except OSError:
+            identity = None
+        if not identity:
             self._armed = None
         return self._compare(scan(self.root), time.monotonic(), patient)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daemon.inspector.frames import Message
@@ -19,6 +20,7 @@ from daemon.protocol.service import WordView
 from daemon.watch import Timing
 from daemon.words import Target
 from engine.embedding.read import read_embedding
+from engine.embedding.tensors import encode_tensors
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from tests.daemon.words import WIDTH, drop, picture, word_file, word_picture
@@ -342,6 +344,72 @@ async def test_a_file_that_cannot_be_opened_is_tried_again_by_itself(
     shelf = await open_shelf()
     await shelf.until(lambda: shelf.usable == {"fox"})
     assert refusals == []
+
+
+@pytest.mark.parametrize("polling", [None, True])
+async def test_a_file_replaced_with_the_same_size_and_time_is_read_again(
+    folder: Path, open_shelf: Open, polling: bool | None
+) -> None:
+    path = folder / "fox.safetensors"
+    path.write_bytes(word_file(0.25))
+    shelf = await open_shelf(polling=polling)
+    await shelf.library.rescan()
+    before, status = shelf.library.usable(), path.stat()
+    drop(path, word_file(0.75))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    await shelf.until(lambda: shelf.library.usable() != before)
+    assert (read_canonical(shelf.library.usable()[0]).vectors == 0.75).all()
+
+
+@pytest.mark.parametrize("polling", [None, True])
+async def test_words_follow_folders_that_move_go_and_come_again(
+    folder: Path, tmp_path: Path, open_shelf: Open, polling: bool | None
+) -> None:
+    shelf = await open_shelf(polling=polling)
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "fox.safetensors").write_bytes(word_file())
+    (tmp_path / "shelf").rename(folder / "shelf")
+    await shelf.until(lambda: list(shelf.views) == ["shelf/fox.safetensors"])
+    (folder / "shelf").rename(folder / "moved")
+    await shelf.until(lambda: list(shelf.views) == ["moved/fox.safetensors"])
+    folder.rename(tmp_path / "away")  # noqa: ASYNC240
+    await shelf.until(lambda: shelf.views == {})
+    (tmp_path / "away").rename(folder)
+    await shelf.until(lambda: shelf.usable == {"fox"})
+
+
+async def test_a_file_that_is_written_slowly_becomes_a_word_once(folder: Path, open_shelf: Open) -> None:
+    shelf = await open_shelf()
+    data = word_file(vectors=64)
+    with (folder / "fox.safetensors").open("wb", buffering=0) as file:
+        for start in range(0, len(data), 2048):
+            file.write(data[start : start + 2048])
+            await asyncio.sleep(0.01)
+    await shelf.until(lambda: shelf.usable == {"fox"})
+    assert shelf.views["fox.safetensors"].vectors == 64
+
+
+async def test_a_lora_brings_its_words_under_lawful_names(folder: Path, open_shelf: Open) -> None:
+    rows = np.full((2, WIDTH), 0.5, np.float32)
+    names = ("zorbfox", "../../zorbowl", "con", "zorb\x1b[31mcat")
+    tensors = {f"bundle_emb.{name}.string_to_param.*": rows + number for number, name in enumerate(names)}
+    (folder / "lora.safetensors").write_bytes(encode_tensors(tensors, {}))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    told = shelf.library.words()
+    assert any(view.name == "zorbfox" and view.usable for view in told)
+    assert all(view.name.isprintable() and "/" not in view.name for view in told)
+    assert all(Path(word["path"]).parent.name == "embeddings" for word in shelf.library.usable())
+
+
+async def test_many_files_are_told_as_they_are_read_and_in_the_end_all(folder: Path, open_shelf: Open) -> None:
+    for number in range(300):
+        (folder / f"zorb {number}.safetensors").write_bytes(word_file(number / 1000))
+    shelf = await open_shelf()
+    (folder / "broken.pt").write_bytes(b"PK\3\4")
+    await shelf.until(lambda: len(shelf.library.words()) == 301)
+    assert len(shelf.usable) == 300
+    assert len(shelf.inspector.seen) == len(set(shelf.inspector.seen))
 
 
 async def test_a_full_disk_is_the_reason_while_it_lasts(
