@@ -14,7 +14,6 @@ from pathlib import Path
 
 from engine.errors import VocableError
 
-
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk, or a user's share of it, is full."""
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from daemon.history import History
-from daemon.schema import VERSION
 from daemon.protocol.runs import ErrorInfo, Warning
 from daemon.runs import Run, new_run
+from daemon.schema import VERSION
 from engine.errors import VocableError
 from engine.events import Step
 from engine.recipe import build_recipe
