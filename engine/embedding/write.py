@@ -6,7 +6,6 @@ Called in the worker for results, and in the inspector for the canonical copy of
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from engine.embedding.metadata import header_entries
@@ -31,11 +30,6 @@ def is_same(read: Embedding, written: Embedding) -> bool:
     """Whether two embeddings have the same vectors, bit for bit, for the same encoders."""
     same_shape = read.vectors.shape == written.vectors.shape and read.split == written.split
     return same_shape and read.vectors.tobytes() == written.vectors.tobytes()
-
-
-def hash_embedding(embedding: Embedding) -> str:
-    """12 hex digits of the SHA-256 of the canonical file: how a picture's parameters name the content of a word."""
-    return hashlib.sha256(encode_safetensors(embedding)).hexdigest()[:12]
 
 
 def save_embedding(path: Path, embedding: Embedding) -> None:

@@ -65,7 +65,7 @@ def generate(
         int | None, typer.Option(help="Layer of the text encoder, counted from its end.", show_default="1")
     ] = None,
     compat: Annotated[
-        str | None, typer.Option(help="webui: switch [a:b:5] and [a|b] as late as AUTOMATIC1111's webui does.")
+        str | None, typer.Option(help="webui: switch prompts as late as AUTOMATIC1111's webui does.")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the pictures in the terminal.")] = False,
     as_json: AsJson = False,

@@ -19,7 +19,7 @@ def count_tokens(
     model: Annotated[
         str, typer.Option(help="Base model whose tokenizer counts; the loaded one, else the starter, when absent.")
     ] = "",
-    steps: Annotated[int, typer.Option(help="Sampling steps, on which [a:b:0.5] depends.")] = 20,
+    steps: Annotated[int, typer.Option(help="Sampling steps, on which prompts that switch depend.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Count a prompt's tokens in chunks of 75, a word with its vectors, and name the words found in it."""

@@ -18,8 +18,9 @@ from engine.embedding.metadata import describe
 from engine.embedding.payload import KEY, encode_payload
 from engine.embedding.png import SIGNATURE, encode_chunk
 from engine.embedding.read import read_embedding
+from engine.embedding.shelf import shelve
 from engine.embedding.vectors import MAX_MAGNITUDE, Embedding
-from engine.embedding.write import encode_safetensors, hash_embedding, save_embedding
+from engine.embedding.write import encode_safetensors, save_embedding
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry
 
@@ -98,10 +99,8 @@ def test_the_header_says_how_the_word_came_about(starter_entry: ModelEntry) -> N
 def test_the_hash_is_that_of_the_file_and_of_its_content(tmp_path: Path) -> None:
     save_embedding(tmp_path / "lyra.safetensors", word())
     data = (tmp_path / "lyra.safetensors").read_bytes()
-    assert (
-        hash_embedding(word()) == hashlib.sha256(data).hexdigest()[:12] == hash_embedding(read_embedding(data, "lyra"))
-    )
-    assert hash_embedding(word()) != hash_embedding(word(vectors=word().vectors + 1))
+    assert shelve(word()).hash == hashlib.sha256(data).hexdigest() == shelve(read_embedding(data, "lyra")).hash
+    assert shelve(word()).hash != shelve(word(vectors=word().vectors + 1)).hash
 
 
 def test_the_word_is_called_as_its_file_whatever_the_file_says() -> None:

@@ -14,7 +14,6 @@ from engine.embedding.create import create_embedding
 from engine.embedding.read import read_embedding
 from engine.embedding.shelf import Word, shelve
 from engine.embedding.vectors import Embedding
-from engine.embedding.write import hash_embedding
 from engine.errors import VocableError
 from engine.events import Warned
 from engine.models.load import Model
@@ -282,7 +281,7 @@ def test_a_picture_tells_how_to_make_it_again(starter: Model) -> None:
     assert settings.startswith(
         "Steps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 3.5, Seed: 41, Size: 64x64, "
         f"Model hash: {starter.entry.hash}, Model: starter, RNG: CPU, "
-        f'TI hashes: "lyra: {hash_embedding(lyra)}, vega: {hash_embedding(vega)}", Version: vocable '
+        f'TI hashes: "lyra: {shelve(lyra).hash[:12]}, vega: {shelve(vega).hash[:12]}", Version: vocable '
     )
 
 
