@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +77,13 @@ class Words:
         self._read: dict[tuple[str, str], Embedding] = {}
 
     def replace(self, words: Sequence[dict[str, Any]]) -> None:
-        """Take the wire's `words` as the words there are from now on."""
-        self._words = tuple(self._shelve(word) for word in sorted(words, key=itemgetter("name")))
+        """Take the wire's `words` as the words there are from now on; of equal tokens the first counts."""
+        self._words = tuple(self._shelve(word) for word in words)
         told = {(word["name"], word["canonical"]) for word in words}
         self._read = {key: embedding for key, embedding in self._read.items() if key in told}
 
     def of_width(self, width: int) -> list[Word]:
-        """The words whose vectors a model of this width takes, by name."""
+        """The words whose vectors a model of this width takes, in order of precedence."""
         return [word for word in self._words if word.width == width and not word.split]
 
     def _shelve(self, word: dict[str, Any]) -> Word:
