@@ -151,11 +151,13 @@ class Running:
             return view if condition(view) else None
 
         async with asyncio.timeout(PATIENCE_S):
-            state = await self.client.state()
-            for view in state.runs:
+            # The stream first: a gauge that is sent between a snapshot and a stream is in neither.
+            stream = self.client.events()
+            await anext(stream)
+            for view in (await self.client.state()).runs:
                 if view.id == run and condition(view):
                     return view
-            async for line in self.client.events(f"{state.boot_id}:{state.seq}"):
+            async for line in stream:
                 found = find(line)
                 if found:
                     return found
