@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from engine.embedding.vectors import Embedding
+from engine.embedding.shelf import Word
 from engine.embedding.write import save_embedding
 from engine.errors import VocableError
 from engine.events import CopySaved, Ended, Event, PhaseChanged, Prepared, Warned
@@ -25,7 +25,7 @@ from engine.training.progress import Reporter
 from engine.training.state import RunState, create_state, export_embedding, resume, roll_back, save_state
 from engine.training.step import train_step
 
-Words = Callable[[], Sequence[Embedding]]
+Words = Callable[[], Sequence[Word]]
 
 
 @dataclass(frozen=True)
