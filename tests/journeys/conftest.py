@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,18 @@ def sample_pictures() -> Path:
     return Path(TRAIN_DIR)
 
 
+@contextmanager
+def open_place(folder: Path) -> Iterator[Place]:
+    """A fresh workspace in a folder; its service is stopped at the end, whatever happened."""
+    place = Place(folder / "workspace")
+    place.root.mkdir()
+    try:
+        yield place
+    finally:
+        place.vocable("daemon", "stop")
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    """A fresh workspace; its service is stopped at the end, whatever happened."""
-    place = Place(tmp_path / "workspace")
-    place.root.mkdir()
-    yield place
-    place.vocable("daemon", "stop")
+    with open_place(tmp_path) as place:
+        yield place

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import Place
+from tests.journeys.conftest import Place, open_place
 
 SETTINGS = (
     "start.init_text=girl",
@@ -27,12 +27,13 @@ def vectors(path: str) -> bytes:
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
-@pytest.fixture
-def undisturbed(place: Place) -> bytes:
-    run = place.train("calm", *SETTINGS)
-    view = place.wait_for(run["id"], lambda view: view.state in ("finished", "failed"))
-    assert view.state == "finished"
-    return vectors(view.embedding)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    with open_place(tmp_path_factory.mktemp("calm")) as place:
+        run = place.train("calm", *SETTINGS)
+        view = place.wait_for(run["id"], lambda view: view.state in ("finished", "failed"))
+        assert view.state == "finished"
+        return vectors(view.embedding)
 
 
 def test_a_killed_worker_comes_back_and_the_run_ends_with_the_same_bits(place: Place, undisturbed: bytes) -> None:
