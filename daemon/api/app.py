@@ -9,9 +9,10 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.api import jobs, recipes, runs, service, streams, words
 from daemon.api.bodies import MAX_BODY
 from daemon.api.errors import answer_error, answer_http_error, answer_surprise, encode_error
+from daemon.api.routes import to_route
+from daemon.api.table import ENDPOINTS
 from daemon.service import Service
 from engine.errors import VocableError
 
@@ -38,9 +39,9 @@ class Guard:
             await self._app(scope, receive, send)
 
 
-def build_app(service_: Service) -> Starlette:
+def build_app(service: Service) -> Starlette:
     app = Starlette(
-        routes=[*service.routes, *streams.routes, *recipes.routes, *runs.routes, *jobs.routes, *words.routes],
+        routes=[to_route(endpoint) for endpoint in ENDPOINTS],
         middleware=[Middleware(Guard)],
         exception_handlers={
             VocableError: answer_error,
@@ -49,7 +50,7 @@ def build_app(service_: Service) -> Starlette:
         },
     )
     app.router.redirect_slashes = False
-    app.state.service = service_
+    app.state.service = service
     return app
 
 

@@ -25,8 +25,8 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def reply(model: BaseModel, status: int = 200) -> Response:
-    return Response(model.model_dump_json(), status, media_type="application/json")
+def reply(model: BaseModel) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

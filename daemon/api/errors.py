@@ -11,62 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from daemon.api.codes import status_of
 from daemon.runs import describe_error
 from engine.errors import Fault, RecipeError, VocableError
 from engine.text import escape
-
-STATUS: dict[str, int] = {
-    "disk.full": 507,
-    "disk.write": 500,
-    "dataset.picture": 422,
-    "disk.verify": 500,
-    "embedding.absent": 422,
-    "embedding.exists": 409,
-    "embedding.halves": 422,
-    "embedding.name": 422,
-    "embedding.not_finite": 422,
-    "embedding.several": 409,
-    "embedding.shape": 422,
-    "embedding.too_long": 422,
-    "embedding.unreadable": 422,
-    "embedding.unsupported": 422,
-    "embedding.verify": 422,
-    "file.absent": 404,
-    "file.busy": 409,
-    "file.exists": 409,
-    "file.kind": 422,
-    "file.size": 422,
-    "file.unreadable": 422,
-    "history.failed": 500,
-    "inspector.lost": 422,
-    "inspector.start": 503,
-    "internal": 500,
-    "job.unknown": 404,
-    "model.unknown": 422,
-    "model.unreadable": 422,
-    "picture.silent": 422,
-    "picture.small": 422,
-    "queue.full": 503,
-    "queue.paused": 503,
-    "recipe.invalid": 422,
-    "request.fields": 422,
-    "request.foreign": 403,
-    "request.invalid": 400,
-    "request.key_reused": 409,
-    "request.method": 405,
-    "request.peer": 403,
-    "request.slow": 408,
-    "request.too_large": 413,
-    "request.unknown": 404,
-    "run.ambiguous": 409,
-    "run.name_taken": 409,
-    "run.state": 409,
-    "run.unknown": 404,
-    "service.busy": 503,
-    "service.degraded": 503,
-    "service.stopping": 503,
-}
-"""Status of every code that a route answers with; anything else is 500."""
 
 
 class FieldError(VocableError):
@@ -90,12 +38,12 @@ def envelope(error: VocableError) -> dict[str, Any]:
 
 def encode_error(error: VocableError) -> tuple[int, bytes]:
     """Status and body of a failure, for where there is no request object yet."""
-    return STATUS.get(error.code, 500), json.dumps(envelope(error)).encode()
+    return status_of(error.code), json.dumps(envelope(error)).encode()
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VocableError)
-    status = STATUS.get(error.code, 500)
+    status = status_of(error.code)
     headers = {"connection": "close"} if status in (408, 413) else None
     return JSONResponse(envelope(error), status, headers)
 

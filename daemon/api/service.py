@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from daemon.api.bodies import reply, service_of
+from daemon.api.routes import Endpoint
+from daemon.protocol.service import ServerInfo, State
 
 
 async def show_info(request: Request) -> Response:
+    """Tell who answers: versions, workspace, what it can do."""
     return reply(service_of(request).info())
 
 
 async def show_state(request: Request) -> Response:
+    """Tell everything a screen shows, as of one event; follow it with `GET /v1/events`."""
     return Response(service_of(request).state_json(), media_type="application/json")
 
 
 async def shut_down(request: Request) -> Response:
+    """Stop the service; the current run is checkpointed first and goes on with the next service."""
     service = service_of(request)
     service.stop_asked.set()
-    return reply(service.info(), 202)
+    return reply(service.info())
 
 
 routes = [
-    Route("/v1/", show_info, methods=["GET"]),
-    Route("/v1/state", show_state, methods=["GET"]),
-    Route("/v1/shutdown", shut_down, methods=["POST"]),
+    Endpoint("GET", "/v1/", show_info, ServerInfo),
+    Endpoint("GET", "/v1/state", show_state, State),
+    Endpoint("POST", "/v1/shutdown", shut_down, ServerInfo, status=202),
 ]

@@ -8,13 +8,15 @@ from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from daemon.api.bodies import service_of
 from daemon.api.errors import encode_error
+from daemon.api.routes import Endpoint, Parameter
 from daemon.events import MAX_STREAMS, Hub
 from engine.errors import VocableError
+
+NDJSON = "application/x-ndjson"
 
 
 class EventStream(Response):
@@ -37,11 +39,12 @@ class EventStream(Response):
             return
         async with aclosing(cast("AsyncGenerator[bytes, None]", self._hub.lines(self._after))) as lines:
             hello = await anext(lines)
-            response = StreamingResponse(_join(hello, lines), media_type="application/x-ndjson")
+            response = StreamingResponse(_join(hello, lines), media_type=NDJSON)
             await response(scope, receive, send)
 
 
 async def stream_events(request: Request) -> Response:
+    """Follow everything that happens, one JSON object a line."""
     hub = service_of(request).hub
     after = request.query_params.get("after", "")
     if after:
@@ -55,4 +58,6 @@ async def _join(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield line
 
 
-routes = [Route("/v1/events", stream_events, methods=["GET"])]
+AFTER = Parameter("after", "`BOOT_ID:SEQ`: everything after this event; without it, what happens from now on.")
+
+routes = [Endpoint("GET", "/v1/events", stream_events, NDJSON, query=(AFTER,))]

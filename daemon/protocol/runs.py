@@ -28,7 +28,7 @@ class Warning(BaseModel):
     step: int = 0
 
 
-class CreateRun(BaseModel):
+class CreateRun(BaseModel, extra="forbid"):
     """Body of `POST /v1/runs`: the recipe as nested plain values, checked by the service."""
 
     recipe: dict[str, Any]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,19 @@ async def serving(workspace: Workspace, crew: Crew | None = None, **options: Any
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         lock.release()
+
+
+@pytest.fixture(autouse=True)
+def undeclared() -> Iterator[None]:
+    """No test of the service makes a route answer with an error code that it does not declare."""
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("daemon.api.routes")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert seen == []
 
 
 @pytest.fixture

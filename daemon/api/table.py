@@ -1,0 +1,17 @@
+"""The table of all routes, in the order of the reference page. Read by the app, the page and the tests."""
+
+from __future__ import annotations
+
+from daemon.api import jobs, recipes, runs, service, streams, words
+from daemon.api.routes import Endpoint
+
+SECTIONS: dict[str, list[Endpoint]] = {
+    "Service": service.routes,
+    "Events": streams.routes,
+    "Recipes": recipes.routes,
+    "Runs and the queue": runs.routes,
+    "Jobs": jobs.routes,
+    "Words, files, prompts, models": words.routes,
+}
+
+ENDPOINTS = [endpoint for section in SECTIONS.values() for endpoint in section]
