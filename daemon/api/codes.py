@@ -17,7 +17,7 @@ CODES: dict[str, tuple[int, str]] = {
     "embedding.not_finite": (422, "The vectors hold NaN, infinity or absurdly large numbers."),
     "embedding.several": (409, "The file holds several words and none was chosen."),
     "embedding.shape": (422, "The tensors do not have the shape of a word."),
-    "embedding.too_long": (422, "The name is too long for the format."),
+    "embedding.too_long": (422, "A word of the prompt has more vectors than a chunk of it holds."),
     "embedding.unreadable": (422, "The file is damaged or not what it pretends to be."),
     "embedding.unsupported": (422, "The file is no embedding, or of a kind that is not read or written."),
     "embedding.verify": (422, "The format would not give the word back as it is."),

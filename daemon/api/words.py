@@ -69,7 +69,7 @@ OPENING = ("file.absent", "file.busy", "file.kind", "file.size", "file.unreadabl
 CONVERTING = (
     *OPENING,
     *("dataset.picture", "disk.full", "disk.verify", "disk.write", "embedding.absent", "embedding.halves"),
-    *("embedding.name", "embedding.not_finite", "embedding.several", "embedding.shape", "embedding.too_long"),
+    *("embedding.name", "embedding.not_finite", "embedding.several", "embedding.shape"),
     *("embedding.unreadable", "embedding.unsupported", "embedding.verify", "file.exists", "picture.small"),
 )
 
@@ -86,7 +86,9 @@ routes = [
     ),
     Endpoint("POST", "/v1/inspect", inspect, InspectReply, body=InspectRequest, codes=FINDING),
     Endpoint("POST", "/v1/convert", convert, ConvertReply, body=ConvertRequest, codes=CONVERTING),
-    Endpoint("POST", "/v1/tokens", count_tokens, TokensReply, body=TokensRequest, codes=FINDING),
+    Endpoint(
+        "POST", "/v1/tokens", count_tokens, TokensReply, body=TokensRequest, codes=(*FINDING, "embedding.too_long")
+    ),
     Endpoint(
         "POST",
         "/v1/parameters",

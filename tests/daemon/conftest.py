@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from daemon.client import Client
@@ -195,6 +196,14 @@ async def serving(workspace: Workspace, crew: Crew | None = None, **options: Any
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         lock.release()
+
+
+@asynccontextmanager
+async def open_http(running: Running) -> AsyncIterator[httpx2.AsyncClient]:
+    """Plain HTTP to a service, for what its client would not send."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(running.client.socket))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE_S) as http:
+        yield http
 
 
 @pytest.fixture(autouse=True)

@@ -18,13 +18,12 @@ from daemon import connections
 from daemon.api import bodies
 from daemon.events import MAX_STREAMS
 from engine.errors import VocableError
-from tests.daemon.conftest import PATIENCE_S, Running, recipe
+from tests.daemon.conftest import PATIENCE_S, Running, open_http, recipe
 
 
 @pytest.fixture
 async def http(running: Running) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.AsyncHTTPTransport(uds=str(running.client.socket))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE_S) as http:
+    async with open_http(running) as http:
         yield http
 
 
