@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.paths import SOCKET_ENVIRONMENT, Workspace, find_socket
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
-from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunList, RunView
+from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunFile, RunFiles, RunList, RunView
 from daemon.protocol.service import (
     API_VERSION,
     HEARTBEAT_S,
@@ -120,6 +120,14 @@ class Client:
 
     async def losses(self, run: str, points: int = 200) -> LossSeries:
         return await self._get(f"/v1/runs/{quote(run, safe='')}/losses?points={points}", LossSeries)
+
+    async def run_files(self, run: str) -> list[RunFile]:
+        """The files of a run that `read_run_file` can fetch, oldest first."""
+        return (await self._get(f"/v1/runs/{quote(run, safe='')}/files", RunFiles)).files
+
+    async def read_run_file(self, run: str, name: str) -> bytes:
+        """The content of one file of a run; whole in memory, so mind its size."""
+        return await self._request("GET", f"/v1/runs/{quote(run, safe='')}/files/{quote(name)}")
 
     async def generate(self, request: GenerateRequest) -> JobView:
         return await self._check("/v1/generate", JobView, request.model_dump(mode="json"))

@@ -106,7 +106,7 @@ def _errors() -> Iterator[str]:
 
 
 def _endpoint(endpoint: Endpoint) -> str:
-    lines = [f"### {endpoint.method} {endpoint.path}\n", _sentence(endpoint.handler), ""]
+    lines = [f"### {endpoint.method} {endpoint.path.replace(':path', '')}\n", _sentence(endpoint.handler), ""]
     lines += _parameters("Query", endpoint.query)
     lines += _parameters("Headers", endpoint.headers)
     if endpoint.body is CreateRun:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from daemon.api import jobs, recipes, runs, service, streams, words
+from daemon.api import jobs, recipes, runfiles, runs, service, streams, words
 from daemon.api.routes import Endpoint
 
 SECTIONS: dict[str, list[Endpoint]] = {
     "Service": service.routes,
     "Events": streams.routes,
     "Recipes": recipes.routes,
-    "Runs and the queue": runs.routes,
+    "Runs and the queue": [*runs.routes, *runfiles.routes],
     "Jobs": jobs.routes,
     "Words, files, prompts, models": words.routes,
 }

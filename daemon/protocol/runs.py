@@ -116,6 +116,29 @@ class RunList(BaseModel):
     runs: list[RunView]
 
 
+FileKind = Literal["preview", "copy", "carrier", "losses", "log", "recipe", "settings"]
+"""copy: the word after so many steps. carrier: a picture that holds the word."""
+
+
+class RunFile(BaseModel):
+    """One file of a run's folder."""
+
+    name: str
+    """Relative to the folder, as `GET /v1/runs/ID/files/NAME` takes it."""
+    kind: FileKind
+    path: str
+    size: int
+    """Bytes."""
+    modified_at: float
+
+
+class RunFiles(BaseModel):
+    """`GET /v1/runs/ID/files`, oldest first."""
+
+    id: str
+    files: list[RunFile]
+
+
 class LossPoint(BaseModel):
     """One bucket of consecutive steps."""
 

@@ -38,7 +38,8 @@ async def set_up(running: Running) -> tuple[str, str]:
     put(running.workspace.embeddings / "broken.pt", b"PK\3\4")
     at_work, waiting = await running.train("first"), await running.train("second")
     worker = await running.crew.worker()
-    await worker.told("train", run=at_work.id)
+    told = await worker.told("train", run=at_work.id)
+    put(Path(told["folder"]) / "log.txt", b"begun")
     await report(worker, at_work.id)
     await running.until(at_work.id, lambda view: view.preview_step and view.step == 3)
     return at_work.id, waiting.id
@@ -67,6 +68,7 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("POST", "/v1/runs/{run}/pause"): waiting,
         ("POST", "/v1/runs/{run}/resume"): waiting,
         ("POST", "/v1/runs/{run}/stop"): waiting,
+        ("GET", "/v1/runs/{run}/files"): at_work,
         ("GET", "/v1/queue"): None,
         ("POST", "/v1/queue/resume"): None,
         ("POST", "/v1/generate"): {"prompts": ["a fox"], "output": "/x.png", **model},
@@ -87,6 +89,7 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
 async def test_every_reply_is_what_its_route_declares(running: Running, tmp_path: Path) -> None:
     endpoints = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
     stream = endpoints.pop(("GET", "/v1/events"))
+    del endpoints["GET", "/v1/runs/{run}/files/{name:path}"]  # bytes; see test_runfiles.py
     async with open_http(running) as http:
         await check_stream(running, http, stream.status)
         at_work, waiting = await set_up(running)
