@@ -111,6 +111,13 @@ class Client:
         body = request.model_dump(mode="json", exclude_none=True)
         return await self._check(f"/v1/runs/{quote(run, safe='')}/move", RunView, body)
 
+    async def delete_run(self, run: str) -> RunView:
+        """Move a run that ended to trash/, where `folder` then is; `restore_run` takes it back."""
+        return _read_reply(await self._request("DELETE", f"/v1/runs/{quote(run, safe='')}"), RunView)
+
+    async def restore_run(self, run: str) -> RunView:
+        return await self._post(f"/v1/runs/{quote(run, safe='')}/restore", RunView)
+
     async def queue(self) -> QueueView:
         return await self._get("/v1/queue", QueueView)
 

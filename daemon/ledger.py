@@ -81,6 +81,9 @@ class Ledger:
     def announce(self, run: Run) -> None:
         self._hub.fact("run", run.view, key=run.id)
 
+    def announce_removal(self, run: Run) -> None:
+        self._hub.fact("run.removed", {"id": run.id}, key=run.id)
+
     async def try_to(self, write: Awaitable[None]) -> bool:
         """Write to the history; a failure is shown as a problem until the next write succeeds."""
         try:

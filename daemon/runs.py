@@ -6,7 +6,7 @@ import math
 import secrets
 import string
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,12 @@ class Run:
 
 
 class RunTable:
-    """All runs, those of the history too."""
+    """All runs, those of the history too. One in trash/ is found by `find_removed` only."""
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
-        self._runs = {run.id: run for run in runs}
+        known = {run.id: run for run in runs}
+        self._runs = {identifier: run for identifier, run in known.items() if not is_removed(run.view)}
+        self._removed = {identifier: run for identifier, run in known.items() if is_removed(run.view)}
 
     def add(self, run: Run) -> None:
         self._runs[run.id] = run
@@ -67,25 +69,35 @@ class RunTable:
     def get(self, identifier: Any) -> Run | None:
         return self._runs.get(identifier)
 
+    def get_any(self, identifier: str) -> Run | None:
+        """The run, also when it is in trash/."""
+        return self._runs.get(identifier) or self._removed.get(identifier)
+
     def find(self, reference: str) -> Run:
         """The run with this id, the newest of this name, or the only one whose id begins so.
 
         Raises:
             VocableError: `run.unknown`, or `run.ambiguous` with the ids that would fit.
         """
-        if reference in self._runs:
-            return self._runs[reference]
-        named = [run for run in self._runs.values() if run.view.name == reference]
-        if named:
-            return max(named, key=lambda run: run.view.created_at)
-        fitting = [run for identifier, run in self._runs.items() if reference and identifier.startswith(reference)]
-        if len(fitting) == 1:
-            return fitting[0]
-        shown = escape(reference, 100)
-        if fitting:
-            ids = ", ".join(run.id for run in fitting[:5])
-            raise VocableError("run.ambiguous", f"Several runs begin with '{shown}': {ids}.", "Type more of the id.")
-        raise VocableError("run.unknown", f"There is no run '{shown}'.", "List them with: vocable runs")
+        found = _find(self._runs, reference)
+        if found is None:
+            title = f"There is no run '{escape(reference, 100)}'."
+            raise VocableError("run.unknown", title, "List them with: vocable runs")
+        return found
+
+    def find_removed(self, reference: str) -> Run:
+        """As `find`, among the runs in trash/."""
+        found = _find(self._removed, reference)
+        if found is None:
+            title = f"There is no run '{escape(reference, 100)}' in trash/."
+            raise VocableError("run.unknown", title, "Look into trash/runs/ in the workspace.")
+        return found
+
+    def place(self, run: Run) -> None:
+        """Count a run among those in trash/ or among the others, as its folder says."""
+        self._runs.pop(run.id, None)
+        self._removed.pop(run.id, None)
+        (self._removed if is_removed(run.view) else self._runs)[run.id] = run
 
     def ordered(self) -> list[RunView]:
         """Running, queued, paused, then ended ones, newest first."""
@@ -126,7 +138,7 @@ class RunTable:
         while True:
             letters = string.ascii_lowercase
             identifier = secrets.choice(letters) + "".join(secrets.choice(letters + string.digits) for _ in range(5))
-            if identifier not in self._runs:
+            if self.get_any(identifier) is None:
                 return identifier
 
 
@@ -180,6 +192,11 @@ def new_run(recipe: Recipe, identifier: str, runs: Path, position: float, *, now
     return Run(view, recipe.model_dump(mode="json", exclude_none=True), position)
 
 
+def is_removed(view: RunView) -> bool:
+    """Whether the run's folder is trash/runs/DATE/NAME-ID; what is in trash/ keeps its row in the history."""
+    return Path(view.folder).parts[-4:-2] == ("trash", "runs")
+
+
 def is_resting(view: RunView) -> bool:
     """Whether the run is paused because the disk is full, and goes on by itself when there is room."""
     return view.state == "paused" and view.error is not None and view.error.code == "disk.full"
@@ -205,6 +222,20 @@ def read_error(values: dict[str, Any]) -> ErrorInfo:
     """The error that the worker sent; whatever it lacks is filled in."""
     title = str(values.get("title") or "The worker gave no reason.")
     return describe_error(VocableError(str(values.get("code") or "internal"), title, str(values.get("hint") or "")))
+
+
+def _find(runs: Mapping[str, Run], reference: str) -> Run | None:
+    if reference in runs:
+        return runs[reference]
+    named = [run for run in runs.values() if run.view.name == reference]
+    if named:
+        return max(named, key=lambda run: run.view.created_at)
+    fitting = [run for identifier, run in runs.items() if reference and identifier.startswith(reference)]
+    if len(fitting) > 1:
+        ids = ", ".join(run.id for run in fitting[:5])
+        title = f"Several runs begin with '{escape(reference, 100)}': {ids}."
+        raise VocableError("run.ambiguous", title, "Type more of the id.")
+    return fitting[0] if fitting else None
 
 
 def _apply_progress(run: Run, event: Progress) -> None:

@@ -54,6 +54,18 @@ async def stop_run(request: Request) -> Response:
     return await _command(request, "stop")
 
 
+async def delete_run(request: Request) -> Response:
+    """Move a run that ended, with its folder, to trash/; its word stays in the embeddings folder."""
+    run = await service_of(request).queue.commands.remove(request.path_params["run"])
+    return reply(run.view)
+
+
+async def restore_run(request: Request) -> Response:
+    """Take a deleted run back out of trash/."""
+    run = await service_of(request).queue.commands.restore(request.path_params["run"])
+    return reply(run.view)
+
+
 async def move_run(request: Request) -> Response:
     """Put a queued run elsewhere in the queue."""
     body = await read_body(request, MoveRun)
@@ -94,6 +106,7 @@ FINDING = ("run.ambiguous", "run.unknown")
 """Codes of every route that names a run: by id, unique beginning of an id, or name (then the newest of that name)."""
 READING = (*FINDING, "history.failed")
 CHANGING = (*FINDING, "run.state", "service.degraded", "service.stopping")
+REMOVING = ("disk.full", "disk.write", *READING, "service.degraded", "service.stopping")
 CREATING = (
     *("disk.full", "disk.write", "history.failed", "recipe.invalid", "request.key_reused", "run.name_taken"),
     *("service.degraded", "service.stopping"),
@@ -108,6 +121,8 @@ routes = [
     Endpoint("POST", "/v1/runs/{run}/resume", resume_run, RunView, codes=(*CHANGING, "run.name_taken")),
     Endpoint("POST", "/v1/runs/{run}/stop", stop_run, RunView, codes=CHANGING),
     Endpoint("POST", "/v1/runs/{run}/move", move_run, RunView, body=MoveRun, codes=CHANGING),
+    Endpoint("DELETE", "/v1/runs/{run}", delete_run, RunView, codes=(*REMOVING, "run.state")),
+    Endpoint("POST", "/v1/runs/{run}/restore", restore_run, RunView, codes=(*REMOVING, "file.absent")),
     Endpoint("GET", "/v1/queue", show_queue, QueueView),
     Endpoint("POST", "/v1/queue/resume", resume_queue, QueueView, codes=("service.stopping",)),
 ]

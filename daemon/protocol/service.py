@@ -13,7 +13,7 @@ API_VERSION = 1
 
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
-    *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue", "runs.files"),
+    *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue", "runs.files", "runs.delete"),
 ]
 
 HEARTBEAT_S = 10.0

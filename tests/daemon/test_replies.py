@@ -68,6 +68,8 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("POST", "/v1/runs/{run}/pause"): waiting,
         ("POST", "/v1/runs/{run}/resume"): waiting,
         ("POST", "/v1/runs/{run}/stop"): waiting,
+        ("DELETE", "/v1/runs/{run}"): waiting,
+        ("POST", "/v1/runs/{run}/restore"): waiting,
         ("GET", "/v1/runs/{run}/files"): at_work,
         ("GET", "/v1/queue"): None,
         ("POST", "/v1/queue/resume"): None,

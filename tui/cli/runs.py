@@ -1,4 +1,4 @@
-"""`runs`, `show`, `follow`, `pause`, `resume`, `stop`: the queue and the history."""
+"""`runs`, `show`, `follow`, `pause`, `resume`, `stop`, `delete`, `restore`: the queue and the history."""
 
 from __future__ import annotations
 
@@ -94,6 +94,24 @@ def resume(ctx: typer.Context, reference: Reference, as_json: AsJson = False) ->
 def stop(ctx: typer.Context, reference: Reference, as_json: AsJson = False) -> None:
     """End a run now and save its word as it is."""
     _command(ctx, reference, "stop", as_json)
+
+
+def delete(ctx: typer.Context, reference: Reference, as_json: AsJson = False) -> None:
+    """Move a run that ended to trash/, with its folder. Its word stays."""
+    run = ask(ctx, lambda client: client.delete_run(reference))
+    if as_json:
+        print_json(run)
+    else:
+        say(f"{run.name} ({run.id}) is in {run.folder} now. Undo: {session_of(ctx).command('restore', run.id)}")
+
+
+def restore(ctx: typer.Context, reference: Reference, as_json: AsJson = False) -> None:
+    """Take a deleted run back out of trash/."""
+    run = ask(ctx, lambda client: client.restore_run(reference))
+    if as_json:
+        print_json(run)
+    else:
+        say(f"{run.name} ({run.id}) is back in {run.folder}.")
 
 
 def _command(ctx: typer.Context, reference: str, command: RunCommand, as_json: bool) -> None:
