@@ -20,6 +20,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from daemon.paths import SOCKET_ENVIRONMENT, Workspace, find_socket
+from daemon.protocol.data import DatasetList, DatasetView, TemplateList, TemplateView
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunFile, RunFiles, RunList, RunView
 from daemon.protocol.service import (
@@ -171,6 +172,12 @@ class Client:
     async def parameters(self, request: ParametersRequest) -> ParametersReply:
         """How a picture was made, and the request that makes it again."""
         return await self._check("/v1/parameters", ParametersReply, request.model_dump(mode="json"))
+
+    async def templates(self) -> list[TemplateView]:
+        return (await self._get("/v1/templates", TemplateList)).templates
+
+    async def datasets(self) -> list[DatasetView]:
+        return (await self._get("/v1/datasets", DatasetList)).datasets
 
     async def models(self) -> list[ModelView]:
         limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)

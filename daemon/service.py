@@ -26,8 +26,10 @@ from daemon.jobs import Job
 from daemon.keeper import MakeWorker, Message, WorkerProcess, backoff_s
 from daemon.ledger import Ledger
 from daemon.library import Library
+from daemon.listings import list_datasets, list_templates
 from daemon.paths import Workspace
 from daemon.prompts import Prompts
+from daemon.protocol.data import DatasetView, TemplateView
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.runs import RecipeCheck
 from daemon.protocol.service import ModelView, ServerInfo, State
@@ -217,6 +219,12 @@ class Service:
         return [
             ModelView(**{**asdict(entry), "path": str(entry.path), "name": escape(entry.name)}) for entry in entries
         ]
+
+    async def templates(self) -> list[TemplateView]:
+        return await asyncio.to_thread(list_templates, self._templates)
+
+    async def datasets(self) -> list[DatasetView]:
+        return await asyncio.to_thread(list_datasets, self._datasets)
 
     async def generate(self, request: GenerateRequest) -> JobView:
         check_absolute("output", request.output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.api import jobs, recipes, runfiles, runs, service, streams, words
+from daemon.api import data, jobs, recipes, runfiles, runs, service, streams, words
 from daemon.api.routes import Endpoint
 
 SECTIONS: dict[str, list[Endpoint]] = {
@@ -11,6 +11,7 @@ SECTIONS: dict[str, list[Endpoint]] = {
     "Recipes": recipes.routes,
     "Runs and the queue": [*runs.routes, *runfiles.routes],
     "Jobs": jobs.routes,
+    "Data": data.routes,
     "Words, files, prompts, models": words.routes,
 }
 

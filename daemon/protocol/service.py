@@ -13,7 +13,18 @@ API_VERSION = 1
 
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
-    *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue", "runs.files", "runs.delete"),
+    *(
+        "inspect",
+        "convert",
+        "tokens",
+        "parameters",
+        "recipes.check",
+        "queue",
+        "runs.files",
+        "runs.delete",
+        "templates",
+        "datasets",
+    ),
 ]
 
 HEARTBEAT_S = 10.0

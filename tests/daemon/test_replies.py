@@ -84,6 +84,8 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("POST", "/v1/tokens"): {"prompt": "a fox, <embedding:nothing>"},
         ("POST", "/v1/parameters"): {"path": put(folder / "told.png", told_picture())},
         ("GET", "/v1/models"): None,
+        ("GET", "/v1/templates"): None,
+        ("GET", "/v1/datasets"): None,
         ("POST", "/v1/shutdown"): None,
     }
 
