@@ -55,6 +55,10 @@ class Workspace:
         return self.root / "templates"
 
     @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 
@@ -102,9 +106,9 @@ class Workspace:
         Raises:
             VocableError: `workspace.unusable` with the folder and the system's reason.
         """
-        folders = (self.models, self.embeddings, self.datasets, self.templates, self.runs, self.cache, self.trash)
+        folders = (self.models, self.embeddings, self.datasets, self.templates, self.inbox, self.runs)
         try:
-            for folder in folders:
+            for folder in (*folders, self.cache, self.trash):
                 folder.mkdir(parents=True, exist_ok=True)
             self.state.mkdir(mode=0o700, exist_ok=True)
             self.state.chmod(0o700)

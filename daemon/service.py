@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.events import Hub
+from daemon.folders import Folders
 from daemon.history import History
 from daemon.inspector.inspector import Inspector
 from daemon.jobs import Job
@@ -111,15 +112,17 @@ class Service:
             idle_unload_s=settings.service.idle_unload_s,
             backoff=backoff,
         )
+        self.folders = Folders(workspace, self.hub, self.ledger, lambda values, key: self.create_run(values, key=key))
 
     async def start(self) -> None:
         await self.library.start()
         self._fit_words()
         await self.queue.start()
+        self.folders.start()
 
     async def stop(self, reason: str, *, timeout_s: float) -> None:
         """Checkpoint, save, say `bye`; afterwards nothing of the service is left but the socket."""
-        await self.queue.stop(timeout_s=timeout_s)
+        await asyncio.gather(self.queue.stop(timeout_s=timeout_s), self.folders.stop())
         if self._fitting:
             self._fitting.cancel()
         await self.library.stop()
@@ -168,7 +171,7 @@ class Service:
             words=[],
             worker=self.queue.keeper.view,
             queue=self.queue.view(),
-            folders={"embeddings": self.library.health()},
+            folders={"embeddings": self.library.health(), **self.folders.health()},
             problem=self.ledger.problem,
         )
         rest = state.model_dump_json(exclude={"words"}).encode()
@@ -180,7 +183,7 @@ class Service:
         Raises:
             VocableError: RecipeError with all faults at once; else see Commands.create.
         """
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
         known = await self.queue.commands.find_request(key, digest)
         if known:
             return known

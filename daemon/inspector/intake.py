@@ -27,10 +27,11 @@ class Content:
     """64 hex digits."""
 
 
-def take_in(path: Path, *, follow: bool = False) -> Content:
+def take_in(path: Path, *, follow: bool = False, max_bytes: int = MAX_BYTES) -> Content:
     """Read a file that anybody may have put there.
 
     Args:
+        max_bytes: a larger file is refused unread.
         follow: take what a symbolic link leads to: for paths that the user gave, who has the right to read it.
 
     Raises:
@@ -48,7 +49,7 @@ def take_in(path: Path, *, follow: bool = False) -> Content:
             raise _wrong_kind() from None
         raise _unreadable(error) from None
     try:
-        data = _read(handle)
+        data = _read(handle, max_bytes)
     except OSError as error:
         raise _unreadable(error) from None
     finally:
@@ -56,15 +57,15 @@ def take_in(path: Path, *, follow: bool = False) -> Content:
     return Content(data, hashlib.sha256(data).hexdigest())
 
 
-def _read(handle: int) -> bytes:
+def _read(handle: int, max_bytes: int) -> bytes:
     before = os.fstat(handle)
     if not stat.S_ISREG(before.st_mode):
         raise _wrong_kind()
-    if before.st_size > MAX_BYTES:
-        title = f"The file is {before.st_size >> 20} MiB large; at most {MAX_BYTES >> 20} are read."
-        raise VocableError("file.size", title, "An embedding is far smaller; move this file elsewhere.")
+    if before.st_size > max_bytes:
+        title = f"The file is {-(-before.st_size >> 20)} MiB large; at most {max_bytes >> 20} are read."
+        raise VocableError("file.size", title, "What belongs here is far smaller; move this file elsewhere.")
     with os.fdopen(handle, "rb", closefd=False) as file:
-        data = file.read(MAX_BYTES + 1)
+        data = file.read(max_bytes + 1)
     after = os.fstat(handle)
     if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (len(data), after.st_mtime_ns, after.st_ctime_ns):
         raise VocableError("file.busy", "The file is still being written.", "It is read again by itself.")

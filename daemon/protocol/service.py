@@ -135,7 +135,8 @@ class State(BaseModel):
     worker: WorkerView
     queue: QueueView = Field(default_factory=QueueView)
     folders: dict[str, Any] = Field(default_factory=dict)
-    """Watched folders with how they are watched and when they were last read."""
+    """Watched folders by name (embeddings, datasets, templates, models, inbox): `mode` (inotify or polling), `reason`
+    for polling or a fault, `entries` of the folder itself, `files` in all, `last_scan`, `last_event`."""
     problem: str = ""
     """Why the service is degraded (disk full, no history, ...), empty when it is well."""
 
@@ -146,7 +147,9 @@ class StreamLine(BaseModel):
     hello: first line, with `boot_id`, `seq`, `oldest`. reset: `after` is unknown here; read /v1/state again.
     fact: numbered, kept for a while; `topic` is `run` (a RunView), `worker` (a WorkerView), `queue` (a QueueView),
     `job` (a JobView), `words` (`count`, `usable`; read /v1/embeddings for them), `problem` (`problem`, empty when all
-    is well), or `run.removed` (`id`).
+    is well), `run.removed` (`id`), `recipe` (what became of a recipe dropped into inbox/ or with a dataset: `path`,
+    `outcome`, which is queued or refused, `run`, `code`, `reason`), or `folder` (`name`, `mode`, `reason`, `entries` of
+    datasets, templates, models or inbox; read /v1/state for more).
     gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView, topic `job` a JobView.
     heartbeat; lagged: too slow, the stream ends, read /v1/state again; bye: the service stops, with `reason`.
     """

@@ -7,6 +7,6 @@ only make the next look come sooner, so that lost, late or doubled ones cost not
 from __future__ import annotations
 
 from daemon.watch.folder import FolderWatch, Timing
-from daemon.watch.scan import Stamp
+from daemon.watch.scan import Stamp, stamp_of
 
-__all__ = ["FolderWatch", "Stamp", "Timing"]
+__all__ = ["FolderWatch", "Stamp", "Timing", "stamp_of"]

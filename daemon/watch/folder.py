@@ -20,6 +20,7 @@ from typing import Any
 from daemon.watch.hints import Hints, HintsRefused
 from daemon.watch.mounts import remote_file_system
 from daemon.watch.scan import Listing, Stamp, scan
+from engine.text import escape
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ _LARGE = 1 << 20
 _PAUSE = 4
 """Pause after a hint, in lengths of the last look: a storm of changes takes at most a fifth of one core."""
 _POLL = 30
-"""Least time between polls, in lengths of the last look."""
+"""Least time between regular looks, in lengths of the last one: a huge tree takes at most a thirtieth of one core."""
+_LONGEST_S = 900.0
+"""Most time between regular looks, however huge the tree."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class _Seen:
     """Files that may still be written to, and since when (monotonic) they look like this."""
     changed: bool
     """Whether `files` is another table than before."""
+    entries: int
+    """How many files and folders lie in the folder itself, empty folders left out."""
     missing: bool
     faults: dict[Path, str]
 
@@ -72,6 +77,8 @@ class FolderWatch:
         timing: waits.
         polling: look at intervals without asking the kernel for hints; None decides by the kind of file system.
         hints: makes the source of hints; tests put a faulty one here.
+        depth: how many levels of folders are looked into, `root` being the first; None for all.
+        on_look: called on the event loop after each look.
     """
 
     def __init__(
@@ -82,6 +89,8 @@ class FolderWatch:
         timing: Timing | None = None,
         polling: bool | None = None,
         hints: Callable[[Callable[[], None]], Hints] = Hints,
+        depth: int | None = None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = root
         self.files: dict[Path, Stamp] = {}
@@ -90,6 +99,9 @@ class FolderWatch:
         self._timing = timing or Timing()
         self._polling = polling
         self._hints = hints(self._hint)
+        self._depth = depth
+        self._on_look = on_look
+        self._entries = 0
         self._fresh: dict[Path, tuple[Stamp, float]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -133,7 +145,8 @@ class FolderWatch:
             reason = f"{folder} cannot be read ({fault})"
         return {
             "mode": self._mode,
-            "reason": reason,
+            "reason": escape(reason),
+            "entries": self._entries,
             "files": len(self.files),
             "waiting": len(self._fresh),
             "last_scan": self._last_scan,
@@ -180,8 +193,7 @@ class FolderWatch:
     def _next_look_in(self) -> float:
         timing = self._timing
         regular = timing.rescan_s if self._mode == "inotify" and not self._missing else timing.poll_s
-        if regular == timing.poll_s:
-            regular = max(regular, _POLL * self._look_s)
+        regular = max(regular, min(_POLL * self._look_s, _LONGEST_S))
         now = time.monotonic()
         due = [since + self._settle_s(stamp) - now for stamp, since in self._fresh.values()]
         return max(0.01, min([regular, *due]))
@@ -193,9 +205,10 @@ class FolderWatch:
             self._look_s = time.monotonic() - started
             self._last_scan = time.time()
             self._missing, self._faults, self._fresh = seen.missing, seen.faults, seen.fresh
-            self.files = seen.files
+            self.files, self._entries = seen.files, seen.entries
             if seen.changed:
                 self._on_change(self.files)
+            self._on_look()
 
     def _survey(self, patient: bool) -> _Seen:
         """Arm first, look then: what happens in between is hinted at and seen, never neither. Runs in a thread."""
@@ -207,7 +220,7 @@ class FolderWatch:
             identity = None
         if not identity:
             self._armed = None
-        return self._compare(scan(self.root), time.monotonic(), patient)
+        return self._compare(scan(self.root, self._depth), time.monotonic(), patient)
 
     def _tend_hints(self, identity: tuple[int, int]) -> None:
         """Keep the hints coming: from the folder that is there now, by threads that are alive."""
@@ -225,7 +238,7 @@ class FolderWatch:
         if self._reason:
             return
         try:
-            self._hints.arm(self.root)
+            self._hints.arm(self.root, deep=self._depth != 1)
         except HintsRefused as refusal:
             self._reason = str(refusal)
             _log.warning("%s is looked through at intervals: %s", self.root, refusal)
@@ -259,7 +272,13 @@ class FolderWatch:
             fresh[path] = (stamp, since)
             if known is not None:
                 files[path] = known
-        return _Seen(files, fresh, changed or len(files) != len(before), listing.missing, listing.faults)
+        changed = changed or len(files) != len(before)
+        entries = self._count_entries(files) if changed else self._entries
+        return _Seen(files, fresh, changed, entries, listing.missing, listing.faults)
+
+    def _count_entries(self, files: Mapping[Path, Stamp]) -> int:
+        start = len(self.root.parts)
+        return len({path.parts[start] for path in files})
 
     def _unknown(self, listing: Listing) -> dict[Path, Stamp]:
         """What was below folders that cannot be read just now; it is not taken for removed."""

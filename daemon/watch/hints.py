@@ -37,12 +37,12 @@ class Hints:
         self._handler = _Handler(wake)
         self._observer: BaseObserver | None = None
 
-    def arm(self, root: Path) -> None:
-        """Begin to watch `root`, which exists. Raises HintsRefused."""
+    def arm(self, root: Path, *, deep: bool = True) -> None:
+        """Begin to watch `root`, which exists, and with `deep` all folders below it. Raises HintsRefused."""
         self.disarm()
         observer = Observer()
         try:
-            observer.schedule(self._handler, str(root), recursive=True)
+            observer.schedule(self._handler, str(root), recursive=deep)
             observer.start()
         except OSError as error:
             with contextlib.suppress(Exception):

@@ -53,15 +53,21 @@ def is_ignored(name: str) -> bool:
     return _IGNORED.match(name) is not None
 
 
-def scan(root: Path) -> Listing:
-    """Look through `root` and its sub-folders. Costs about 5 ms for each thousand entries on a local disk."""
+def scan(root: Path, depth: int | None = None) -> Listing:
+    """Look through `root` and its sub-folders. Costs about 5 ms for each thousand entries on a local disk.
+
+    Args:
+        depth: how many levels of folders are looked into, `root` being the first; None for all.
+    """
     listing = Listing(missing=not os.path.isdir(root))
-    folders = [] if listing.missing else [str(root)]
+    folders = [] if listing.missing else [(str(root), 1)]
     while folders:
-        folder = folders.pop()
+        folder, level = folders.pop()
         try:
             with os.scandir(folder) as entries:
-                folders += _take(entries, listing.files)
+                deeper = _take(entries, listing.files)
+            if depth is None or level < depth:
+                folders += [(path, level + 1) for path in deeper]
         except FileNotFoundError:
             continue  # removed while we looked: its absence is what we report
         except OSError as error:

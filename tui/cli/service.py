@@ -9,6 +9,7 @@ import select
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,9 +151,19 @@ def _print_status(workspace: Workspace, found: tuple[ServerInfo, State] | None, 
     elif found is None:
         say(f"No service runs for {workspace.root}.")
     else:
+        folders = values.pop("folders")
         for label, value in values.items():
             if value not in (None, "", True):
                 print_text(f"{label.replace('_', ' '):<12}{value}")
+        for name, health in folders.items():
+            print_text(f"{name + '/':<12}{_describe_folder(health)}")
+
+
+def _describe_folder(health: Mapping[str, Any]) -> str:
+    """How a folder is watched, on one line."""
+    count, reason = health.get("entries", 0), health.get("reason", "")
+    entries = "1 entry" if count == 1 else f"{count} entries"
+    return f"{entries}, watched ({health.get('mode', '')})" + (f": {reason}" if reason else "")
 
 
 def _status_values(workspace: Workspace, found: tuple[ServerInfo, State] | None) -> dict[str, Any]:
@@ -174,6 +185,7 @@ def _status_values(workspace: Workspace, found: tuple[ServerInfo, State] | None)
         "socket": info.socket,
         "workspace": info.workspace,
         "version": info.daemon,
+        "folders": state.folders,
     }
 
 

@@ -21,7 +21,7 @@ from tests.daemon.watch.conftest import BLIND, QUICK, Watch
 class Deaf(Hints):
     """Hints that never come although all seems well."""
 
-    def arm(self, root: Path) -> None:
+    def arm(self, root: Path, *, deep: bool = True) -> None:
         pass
 
     def alive(self) -> bool:
@@ -300,3 +300,33 @@ async def test_our_own_looks_are_no_hints(root: Path, watch: Watch) -> None:
         (root / "a.png").read_bytes()
     await asyncio.sleep(0.2)
     assert watched.watch.health()["last_event"] == event
+
+
+async def test_only_so_many_levels_are_looked_into_and_entries_are_counted_in_the_first(
+    root: Path, watch: Watch
+) -> None:
+    (root / "a" / "b").mkdir(parents=True)
+    for name in ("top.txt", "a/one.txt", "a/two.txt", "a/b/deep.txt"):
+        (root / name).write_text("x")
+    for depth, files in ((1, 1), (2, 3), (None, 4)):
+        watched = await watch(depth=depth)
+        await watched.watch.rescan()
+        assert (len(watched.watch.files), watched.watch.health()["entries"]) == (files, 1 if depth == 1 else 2)
+
+
+@pytest.mark.parametrize("polling", [False, True])
+async def test_changes_below_what_is_looked_into_do_not_matter(root: Path, watch: Watch, polling: bool) -> None:
+    (root / "done").mkdir()
+    watched = await watch(depth=1, polling=polling)
+    (root / "done" / "old.txt").write_text("x")
+    (root / "new.txt").write_text("x")
+    await watched.until_names("new.txt")
+
+
+async def test_a_look_is_told_of_although_it_found_nothing_new(root: Path, watch: Watch) -> None:
+    looks: list[None] = []
+    watched = await watch(on_look=lambda: looks.append(None))
+    before = len(looks)
+    await watched.watch.rescan()
+    assert len(looks) > before > 0
+    assert watched.tables == []
