@@ -35,6 +35,7 @@ from daemon.protocol.service import (
     WordList,
     WordView,
 )
+from daemon.protocol.settings import SettingsView
 from daemon.protocol.states import RunCommand
 from daemon.protocol.words import (
     ConvertReply,
@@ -172,6 +173,16 @@ class Client:
     async def parameters(self, request: ParametersRequest) -> ParametersReply:
         """How a picture was made, and the request that makes it again."""
         return await self._check("/v1/parameters", ParametersReply, request.model_dump(mode="json"))
+
+    async def settings(self) -> SettingsView:
+        return await self._get("/v1/settings", SettingsView)
+
+    async def change_settings(self, settings: Mapping[str, Any], revision: str) -> SettingsView:
+        """Write other settings over those of `revision`. Raises `settings.stale` when they changed meanwhile."""
+        content = await self._request(
+            "PUT", "/v1/settings", body={"settings": dict(settings)}, headers={"if-match": revision}
+        )
+        return _read_reply(content, SettingsView)
 
     async def templates(self) -> list[TemplateView]:
         return (await self._get("/v1/templates", TemplateList)).templates

@@ -1,15 +1,19 @@
-"""The optional `vocable.toml` of a workspace, read by the service when it starts and at each SIGHUP."""
+"""The optional `vocable.toml` of a workspace: read by the service at its start and at SIGHUP, written by the API."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import VocableError
+from engine.files import write_atomically
 from engine.text import escape
 
 
@@ -51,6 +55,67 @@ def read_settings(path: Path) -> Settings:
         raise _invalid(path, error.strerror or str(error)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _invalid(path, f"it is not TOML: {error}") from None
+    return _validate(path, values)
+
+
+def read_revision(path: Path) -> tuple[Settings, str]:
+    """The settings, and what stands for this content of the file. Raises VocableError `settings.invalid`."""
+    with _WRITING:
+        return read_settings(path), _revision(_read_bytes(path))
+
+
+def write_settings(path: Path, values: dict[str, Any], revision: str) -> Settings:
+    """Put other settings into the file, whose comments stay; what `values` lacks gets its default.
+
+    Raises:
+        VocableError: `settings.stale` when the file is not of this revision any more; `settings.invalid`, `disk.*`.
+            Nothing was written then.
+    """
+    with _WRITING:
+        data = _read_bytes(path)
+        if _revision(data) != revision:
+            title = "The settings changed meanwhile, or no If-Match tells which ones are meant."
+            raise VocableError("settings.stale", title, "Read them again and repeat the change.")
+        settings = _validate(path, values)
+        read_settings(path)  # what is faulty already is for people to put right
+        document = tomlkit.parse(data.decode())
+        _merge(document, settings)
+        write_atomically(path, tomlkit.dumps(document).encode())
+        return settings
+
+
+_WRITING = threading.Lock()
+"""Nobody writes between a look at the file and what follows from it."""
+
+
+def _merge(document: tomlkit.TOMLDocument, settings: Settings) -> None:
+    """Change what differs from the defaults or stands in the document already."""
+    for group, fields in settings.model_dump().items():
+        defaults = Settings().model_dump()[group]
+        table: Any = document.get(group, {})
+        changed = {key: value for key, value in fields.items() if key in table or value != defaults[key]}
+        if changed and group not in document:
+            document[group] = tomlkit.table()
+            table = document[group]
+        for key, value in changed.items():
+            if key not in table or table[key] != value:
+                table[key] = value
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _invalid(path, error.strerror or str(error)) from None
+
+
+def _revision(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _validate(path: Path, values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -55,6 +55,8 @@ CODES: dict[str, tuple[int, str]] = {
     "service.busy": (503, "Too many connections or event streams are open."),
     "service.degraded": (503, "The history cannot be used; nothing can be changed, everything can be read."),
     "service.stopping": (503, "The service is about to stop."),
+    "settings.invalid": (422, "`vocable.toml`, or what was to be written into it, has faults."),
+    "settings.stale": (412, "The settings are not those that the change was made for."),
 }
 
 

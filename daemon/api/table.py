@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from daemon.api import data, jobs, recipes, runfiles, runs, service, streams, words
+from daemon.api import data, jobs, recipes, runfiles, runs, service, settings, streams, words
 from daemon.api.routes import Endpoint
 
 SECTIONS: dict[str, list[Endpoint]] = {
-    "Service": service.routes,
+    "Service": [*service.routes, *settings.routes],
     "Events": streams.routes,
     "Recipes": recipes.routes,
     "Runs and the queue": [*runs.routes, *runfiles.routes],

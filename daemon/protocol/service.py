@@ -13,18 +13,8 @@ API_VERSION = 1
 
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
-    *(
-        "inspect",
-        "convert",
-        "tokens",
-        "parameters",
-        "recipes.check",
-        "queue",
-        "runs.files",
-        "runs.delete",
-        "templates",
-        "datasets",
-    ),
+    *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue"),
+    *("runs.files", "runs.delete", "templates", "datasets", "settings"),
 ]
 
 HEARTBEAT_S = 10.0

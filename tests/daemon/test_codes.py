@@ -119,6 +119,7 @@ REQUESTS: dict[str, Request] = {
     "request.invalid": lambda stage: ("POST", "/v1/runs", []),
     "request.method": lambda stage: ("DELETE", "/v1/state", None),
     "request.unknown": lambda stage: ("GET", "/v1/nothing", None),
+    "settings.stale": lambda stage: ("PUT", "/v1/settings", {"settings": {}}),
     "run.unknown": lambda stage: ("GET", "/v1/runs/none", None),
 }
 """Codes that one request provokes, whatever else there is."""
@@ -281,6 +282,13 @@ async def stopping(stage: Stage) -> Answer:
         return answer
 
 
+async def bad_settings(stage: Stage) -> Answer:
+    async with stage.service() as (running, http):
+        headers = {"if-match": (await running.client.settings()).revision}
+        body = {"settings": {"service": {"idle_unload": 5}}}
+        return await read(http.put("/v1/settings", json=body, headers=headers))
+
+
 PROVOKE: dict[str, Callable[[Stage], Awaitable[Answer]]] = {
     "disk.full": full_disk,
     "disk.verify": bad_disk,
@@ -302,6 +310,7 @@ PROVOKE: dict[str, Callable[[Stage], Awaitable[Answer]]] = {
     "service.busy": busy,
     "service.degraded": degraded,
     "service.stopping": stopping,
+    "settings.invalid": bad_settings,
 }
 """Codes that need a service, or a system, in a state of its own."""
 

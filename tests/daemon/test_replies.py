@@ -84,6 +84,8 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("POST", "/v1/tokens"): {"prompt": "a fox, <embedding:nothing>"},
         ("POST", "/v1/parameters"): {"path": put(folder / "told.png", told_picture())},
         ("GET", "/v1/models"): None,
+        ("GET", "/v1/settings"): None,
+        ("PUT", "/v1/settings"): {"settings": {"service": {"idle_unload_s": 5}}},
         ("GET", "/v1/templates"): None,
         ("GET", "/v1/datasets"): None,
         ("POST", "/v1/shutdown"): None,
@@ -104,7 +106,8 @@ async def test_every_reply_is_what_its_route_declares(running: Running, tmp_path
             method, path = key
             named, body = value if isinstance(value, tuple) else (value, None) if "{" in path else ("", value)
             path = path.replace("{run}", str(named)).replace("{job}", str(named))
-            response = await http.request(method, path, json=body)
+            headers = {"if-match": (await running.client.settings()).revision} if method == "PUT" else {}
+            response = await http.request(method, path, json=body, headers=headers)
             assert (key, response.status_code) == (key, endpoints[key].status), response.text
             reply = endpoints[key].reply
             assert not isinstance(reply, str)
