@@ -74,6 +74,7 @@ async def test_each_content_of_a_recipe_is_queued_once_also_over_restarts(
         other = workspace.datasets / "owl" / RECIPE
         await outcome(running, other, lambda: fill(other.parent))
         assert sorted(run.name for run in await running.client.runs()) == ["fox", "owl"]
+        assert names(path.parent) == {RECIPE, "0.png", "more.png"}
 
         told = await outcome(running, path, lambda: path.write_text('name = "fox2"\n' + BARE))
         assert told["outcome"] == "queued"

@@ -264,6 +264,8 @@ async def test_an_inbox_that_cannot_be_written_to_is_a_problem_until_it_can(runn
 async def test_nothing_is_queued_from_a_read_only_inbox(workspace: Workspace) -> None:
     workspace.inbox.rmdir()
     with small_disk(workspace.inbox, MIB):
+        for name in ("done", "refused"):
+            (workspace.inbox / name).mkdir()
         (workspace.inbox / "fox.toml").write_text(good("fox"))
         remount(workspace.inbox, writable=False)
         async with serving(workspace) as running:
