@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
 from rich.text import Text
-from textual import on, work
+from textual import events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.command import CommandPalette
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
@@ -274,8 +275,16 @@ class VocableApp(App[None]):
 
     def _tick(self) -> None:
         """Count seconds on the screen while there is something to wait for; an idle screen sends nothing."""
+        self._follow_size()
         if self.is_stale:
             self._refresh_lines()
+
+    def _follow_size(self) -> None:
+        """Notice a window of another size although no signal told of it: terminals and lines in between lose some."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            size = Size(*os.get_terminal_size(sys.__stdin__.fileno()))  # type: ignore[union-attr]
+            if not self.is_headless and size.area and size != self.screen.size:
+                self.post_message(events.Resize(size, size))
 
     # The line to the service
 

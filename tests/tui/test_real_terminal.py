@@ -173,6 +173,15 @@ def test_late_answers_choose_the_picture_and_an_idle_screen_sends_nothing(
         assert b"\x1b[?1049l" in ended
 
 
+def test_a_window_that_grew_without_a_signal_is_noticed(workspace: Workspace, service: subprocess.Popen[bytes]) -> None:
+    # This terminal controls no process group, so the kernel tells nobody of its new size.
+    with PtyProgram(workspace) as program:
+        program.read_until(b"seed 42")
+        program.read_quiet(0.5)
+        fcntl.ioctl(program.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 140, 0, 0))
+        program.read_until(b"worker busy on cpu")  # has its place on wide screens only
+
+
 class PtyProgram:
     """The program on a pseudo terminal that says it is no tmux."""
 
