@@ -10,8 +10,9 @@ export GOMP_SPINCOUNT ?= 1000
 demo: .venv
 	$(BIN)/vocable demo
 
+# Two at a time: much of a test's time is waiting. A file stays together, so that its fixtures are made once.
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint test
 

@@ -121,15 +121,24 @@ class Workspace:
 
 
 def find_workspace(option: str | Path | None, environ: Mapping[str, str], cwd: Path) -> Workspace:
-    """The workspace of a program: `option`, else $VOCABLE_WORKSPACE, else `cwd` when it is one, else the user's."""
+    """The workspace of a program: `option`, else $VOCABLE_WORKSPACE, else `cwd` or the one it is a dataset of, else the
+    user's."""
     chosen = option or environ.get(ENVIRONMENT)
     if chosen:
         root = cwd / Path(chosen).expanduser()
-    elif (cwd / SETTINGS).is_file() or (cwd / "embeddings").is_dir():
+    elif _is_workspace(cwd):
         root = cwd
+    elif cwd.parent.name == "datasets" and _is_workspace(cwd.parent.parent):
+        root = cwd.parent.parent
     else:
         root = platformdirs.user_data_path("vocable")
     return Workspace(root.resolve())
+
+
+def _is_workspace(folder: Path) -> bool:
+    """A dataset's own `vocable.toml` is a recipe, not settings."""
+    is_dataset = folder.parent.name == "datasets"
+    return (folder / "embeddings").is_dir() or ((folder / SETTINGS).is_file() and not is_dataset)
 
 
 def socket_path(workspace: Workspace, environ: Mapping[str, str]) -> Path:

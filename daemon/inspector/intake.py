@@ -73,7 +73,9 @@ def _read(handle: int, max_bytes: int) -> bytes:
 
 
 def _wrong_kind() -> VocableError:
-    return VocableError("file.kind", "This is a link, pipe or device, not a file.", "Put the file itself there.")
+    return VocableError(
+        "file.kind", "This is a folder, link, pipe or device, not a file.", "Put the file itself there."
+    )
 
 
 def _unreadable(error: OSError) -> VocableError:

@@ -31,6 +31,16 @@ def test_a_folder_is_a_workspace_by_its_settings_or_its_embeddings(tmp_path: Pat
     assert find_workspace(None, {}, tmp_path).root == tmp_path
 
 
+def test_a_dataset_with_a_recipe_belongs_to_the_workspace_around_it(tmp_path: Path) -> None:
+    dataset = tmp_path / "datasets" / "fox"
+    dataset.mkdir(parents=True)
+    (tmp_path / "embeddings").mkdir()
+    (dataset / "vocable.toml").touch()
+    assert find_workspace(None, {}, dataset).root == tmp_path
+    (dataset / "embeddings").mkdir()
+    assert find_workspace(None, {}, dataset).root == dataset
+
+
 def test_a_workspace_is_made_on_demand_with_a_private_state_folder(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "deep" / "down")
     workspace.create()
