@@ -14,7 +14,7 @@ from daemon.paths import Workspace
 from engine.recipe import build_recipe, iter_fields
 from tests.tui.conftest import open_app, screen_text, see, see_no, until
 from tests.tui.fake_daemon import FakeDaemon, make_run
-from tui.screens.new_run import LABELS, NewRunScreen, describe_schedule, list_templates
+from tui.screens.new_run import COUNT_DELAY_S, LABELS, NewRunScreen, describe_schedule, list_templates
 from tui.screens.runs import RunsScreen
 from tui.widgets.field import Field
 
@@ -263,3 +263,18 @@ async def test_the_previews_prompt_is_counted_while_it_is_written(workspace: Wor
         await until(pilot, lambda: hint(pilot, "preview.prompt") == "11 / 75 tokens, words: lyra")
         await fill(pilot, preview__prompt="")
         await until(pilot, lambda: hint(pilot, "preview.prompt").startswith("Prompt, with [name]"))
+
+
+async def test_a_form_that_is_left_while_its_tokens_are_counted_is_left(
+    workspace: Workspace, daemon: FakeDaemon
+) -> None:
+    async with open_form(workspace) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, NewRunScreen)
+        gone = field(pilot, "preview.prompt")
+        await fill(pilot, preview__prompt="a cat")
+        screen.dismiss(None)
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and not gone.is_attached)
+        gone.show_help("late")
+        await pilot.pause(1.5 * COUNT_DELAY_S)
+        assert isinstance(pilot.app.screen, RunsScreen)

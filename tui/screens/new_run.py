@@ -214,13 +214,16 @@ class NewRunScreen(Screen[RunView | None]):
     @work(exclusive=True, group="tokens")
     async def _count_tokens(self) -> None:
         await asyncio.sleep(COUNT_DELAY_S)
-        field, client = self._field("preview.prompt"), self.app.link.client
-        self._count = ""
-        if field.text and client is not None:
-            values = {path.split(".")[-1]: self._field(path).text for path in COUNTED - {field.path}}
-            self._count = await count_prompt(client, field.text, **values)
-        if not field.has_class("-wrong"):
-            field.show_help(self._explain(field))
+        fields = {field.path: field for field in self.query(Field)}
+        client = self.app.link.client
+        if not fields.keys() >= COUNTED:
+            return  # the form is being left
+        prompt, self._count = fields["preview.prompt"], ""
+        if prompt.text and client is not None:
+            values = {path.split(".")[-1]: fields[path].text for path in COUNTED - {prompt.path}}
+            self._count = await count_prompt(client, prompt.text, **values)
+        if not prompt.has_class("-wrong"):
+            prompt.show_help(self._explain(prompt))
 
     def _find_faults(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The recipe's values as nested plain values, and what is wrong, by path."""

@@ -62,4 +62,5 @@ class Field(Vertical):
         self.post_message(self.Left(self))
 
     def _say(self, text: str) -> None:
-        self.query_one(".hint", Static).update(Content(text))
+        for hint in self.query(".hint").results(Static):  # none in a form that is being left
+            hint.update(Content(text))
