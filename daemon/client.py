@@ -48,6 +48,7 @@ from daemon.protocol.words import (
     TokensRequest,
 )
 from engine.errors import Fault, RecipeError, VocableError
+from engine.text import escape
 
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
@@ -248,6 +249,8 @@ class Client:
             response = await self._http.request(method, path, json=body, headers=headers, timeout=timeout)
         except httpx2.TransportError as error:
             raise self._link_error(error) from None
+        except UnicodeEncodeError as error:
+            raise _no_text(error) from None
         if response.is_success:
             return response.content
         raise _service_error(response.status_code, response.content)
@@ -346,6 +349,14 @@ def _service_error(status: int, content: bytes) -> VocableError:
     if code == "recipe.invalid" and faults:
         return RecipeError(faults)
     return VocableError(code, title, hint)
+
+
+def _no_text(error: UnicodeEncodeError) -> VocableError:
+    """File names may be any bytes; what is sent is text."""
+    start = error.object.rfind('"', 0, error.start) + 1
+    shown = escape(error.object[start : error.end + 40].partition('"')[0], 200)
+    title = f"The name '{shown}' is not text in UTF-8, so it cannot be sent."
+    return VocableError("request.invalid", title, "Rename the file or folder and try again.")
 
 
 def _lost(what: str) -> VocableError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from engine.errors import VocableError
+from engine.text import escape
 from tui.cli.output import FAILED, print_json, print_text, say
 from tui.cli.session import AsJson, ask, build_request, check_paths, session_of
 
@@ -39,13 +40,16 @@ def inspect(
 ) -> None:
     """Show what files of embeddings hold, and whether the model takes it. Ends with 1 when one cannot be read."""
     check_paths(session_of(ctx), *files)
-    paths = [str(path.expanduser().absolute()) for path in files]
-    replies = [_inspect(ctx, paths[start : start + _AT_ONCE], model) for start in range(0, len(paths), _AT_ONCE)]
-    reports = [report for reply in replies for report in reply.files]
+    paths = [_absolute(path) for path in files]
+    sendable = [path for path in paths if _is_text(path)]
+    replies = [_inspect(ctx, sendable[start : start + _AT_ONCE], model) for start in range(0, len(sendable), _AT_ONCE)]
+    answered = (report for reply in replies for report in reply.files)
+    reports = [next(answered) if _is_text(path) else _report_name(path) for path in paths]
+    compared = replies[0].model if replies else ""
     if as_json:
-        print_json({"model": replies[0].model, "files": [report.model_dump(mode="json") for report in reports]})
+        print_json({"model": compared, "files": [report.model_dump(mode="json") for report in reports]})
     else:
-        print_text("\n\n".join(_describe(report, replies[0].model) for report in reports))
+        print_text("\n\n".join(_describe(report, compared) for report in reports))
     if any(report.error for report in reports):
         raise typer.Exit(FAILED)
 
@@ -123,6 +127,20 @@ def _inspect(ctx: typer.Context, paths: list[str], model: str) -> InspectReply:
 
     request = build_request(InspectRequest, paths=paths, model=model)
     return ask(ctx, lambda client: client.inspect(request))
+
+
+def _is_text(path: str) -> bool:
+    """File names may be any bytes, but requests are text."""
+    return not any("\ud800" <= char <= "\udfff" for char in path)
+
+
+def _report_name(path: str) -> FileReport:
+    from daemon.protocol.runs import ErrorInfo
+    from daemon.protocol.words import FileReport
+
+    title = "The file's name is not text in UTF-8."
+    error = ErrorInfo(code="file.name", title=title, hint="Rename the file; it is listed by: vocable words")
+    return FileReport(path=escape(path, 5000), error=error)
 
 
 def _absolute(path: Path | None) -> str:
