@@ -16,12 +16,14 @@ from daemon.inspector.frames import Message
 from daemon.inspector.inspector import Inspector
 from daemon.inspector.intake import Content, take_in
 from daemon.protocol.words import (
+    FORMAT_SUFFIXES,
     ConvertReply,
     ConvertRequest,
     EncoderReport,
     FileReport,
     InspectReply,
     InspectRequest,
+    WordFormat,
     WordReport,
 )
 from daemon.runs import describe_error
@@ -30,15 +32,6 @@ from engine.errors import VocableError
 from engine.files import write_atomically
 from engine.names import sanitize_name
 from engine.text import escape
-
-_SUFFIXES = {
-    "safetensors": ".safetensors",
-    "webui-pt": ".pt",
-    "diffusers": ".safetensors",
-    "onetrainer": ".safetensors",
-    "png": ".png",
-}
-"""By which other programs know each format."""
 
 _AT_ONCE = 4
 """Files that are held in memory at a time."""
@@ -189,8 +182,8 @@ def _comparing(path: Path, data: bytes) -> Callable[[bytes], None]:
     return verify
 
 
-def _suffix_notes(output: Path, format: str) -> list[str]:
-    suffix = _SUFFIXES[format]
+def _suffix_notes(output: Path, format: WordFormat) -> list[str]:
+    suffix = FORMAT_SUFFIXES[format]
     if output.suffix.lower() == suffix:
         return []
     return [f"Other programs expect files of this format to end in {suffix}."]

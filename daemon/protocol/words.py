@@ -12,6 +12,15 @@ from daemon.protocol.runs import ErrorInfo
 WordFormat = Literal["safetensors", "webui-pt", "diffusers", "onetrainer", "png"]
 """Formats that are written; every other that is known is read."""
 
+FORMAT_SUFFIXES: dict[WordFormat, str] = {
+    "safetensors": ".safetensors",
+    "webui-pt": ".pt",
+    "diffusers": ".safetensors",
+    "onetrainer": ".safetensors",
+    "png": ".png",
+}
+"""How files of each format end, by which other programs know them."""
+
 
 class InspectRequest(BaseModel, extra="forbid"):
     """Body of `POST /v1/inspect`."""

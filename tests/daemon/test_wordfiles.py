@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from daemon.protocol.words import ConvertRequest, InspectRequest, ParametersRequest, TokensRequest, WordFormat
+from daemon.protocol.words import (
+    FORMAT_SUFFIXES,
+    ConvertRequest,
+    InspectRequest,
+    ParametersRequest,
+    TokensRequest,
+    WordFormat,
+)
+from engine.embedding.convert import Format
 from engine.embedding.png import SIGNATURE, encode_chunk, walk_chunks
 from engine.embedding.read import read_embedding, read_words
 from engine.embedding.tensors import encode_tensors
@@ -242,3 +251,7 @@ async def test_a_picture_that_says_nothing_is_refused(running: Running, tmp_path
     for data in (picture(), b"no picture", word_picture()):
         request = ParametersRequest(path=put(tmp_path / "a.png", data))
         assert await code_of(running.client.parameters(request)) == "picture.silent"
+
+
+def test_the_formats_that_are_offered_are_those_that_are_written() -> None:
+    assert get_args(WordFormat) == get_args(Format) == tuple(FORMAT_SUFFIXES)

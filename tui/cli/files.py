@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +14,6 @@ from tui.cli.session import AsJson, ask, build_request, check_paths, session_of
 
 if TYPE_CHECKING:
     from daemon.protocol.words import ConvertReply, FileReport, InspectReply, WordReport
-
-SUFFIXES = {
-    "safetensors": ".safetensors",
-    "webui-pt": ".pt",
-    "diffusers": ".safetensors",
-    "onetrainer": ".safetensors",
-    "png": ".png",
-}
-"""Formats that are written and how their files end."""
 
 _AT_ONCE = 256
 """Files in one request, which is as many as the service takes."""
@@ -110,15 +101,16 @@ def choose_output(wanted: Path | None, stem: str, to: str) -> Path:
     Raises:
         VocableError: `usage.format` for an unknown format, `usage.output` for a name that ends otherwise than it does.
     """
-    from daemon.protocol.words import WordFormat
+    from daemon.protocol.words import FORMAT_SUFFIXES
 
-    if to not in get_args(WordFormat):
-        raise VocableError("usage.format", f"'{to}' is not a format.", f"Formats: {', '.join(SUFFIXES)}.")
+    suffix = next((suffix for known, suffix in FORMAT_SUFFIXES.items() if known == to), "")
+    if not suffix:
+        raise VocableError("usage.format", f"'{to}' is not a format.", f"Formats: {', '.join(FORMAT_SUFFIXES)}.")
     path = Path.cwd() if wanted is None else wanted.expanduser().absolute()
     if path.is_dir():
-        return path / f"{stem}{SUFFIXES[to]}"
-    if path.suffix.lower() != SUFFIXES[to]:
-        raise VocableError("usage.output", f"{path.name} is not the name of a {to} file.", f"End it in {SUFFIXES[to]}.")
+        return path / f"{stem}{suffix}"
+    if path.suffix.lower() != suffix:
+        raise VocableError("usage.output", f"{path.name} is not the name of a {to} file.", f"End it in {suffix}.")
     return path
 
 

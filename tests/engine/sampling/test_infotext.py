@@ -139,7 +139,9 @@ def test_no_text_fails(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["a", "a: ", 'a: "', "a ", '"\\', ",aa:", 'aa:"\\",', "/", "-a: b\n"])
 def test_long_nonsense_is_read_too(piece: str) -> None:
-    parse_parameters("a: " + piece * (65536 // len(piece)))  # a quadratic reading would not end within the time limit
+    text = "a: " + piece * (65536 // len(piece))
+    found = parse_parameters(text)  # a quadratic reading would take minutes
+    assert found.prompt or found.settings
 
 
 @pytest.mark.parametrize(
