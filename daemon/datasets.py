@@ -136,12 +136,14 @@ class DatasetRecipes:
         path = folder / RECIPE
         try:
             drop = await asyncio.to_thread(read_drop, path)
+            run = None
             if not self._was_trained(folder, drop):
                 run = await self._queue(folder, drop)
                 await asyncio.to_thread(self._remember, folder, drop)
+            await asyncio.to_thread(_remove, folder / REASON)
+            if run:
                 self._tell(describe_queued(path, run))
                 _log.info("the recipe of the dataset %s is queued", escape(folder.name))
-            await asyncio.to_thread(_remove, folder / REASON)
         except VocableError as error:
             if not may_pass(error, attempt.tries):
                 return await self._refuse(folder, attempt, error)
