@@ -50,7 +50,7 @@ from daemon.runs import Run
 from daemon.settings import Settings
 from daemon.targets import Targets
 from daemon.wordfiles import check_absolute, convert_file, inspect_files, read_picture_text
-from daemon.worker.supervise import Worker, WorkerExit
+from daemon.worker.supervise import Limits, Worker, WorkerExit
 from engine.errors import VocableError
 from engine.models.catalog import find_model, list_models
 from engine.names import name_fault
@@ -144,6 +144,8 @@ class Service:
         self._templates[:] = _folders(self.workspace, self.workspace.templates, paths.templates)
         self.queue.apply_settings(self._worker_settings(), idle_unload_s=settings.service.idle_unload_s)
         notes = [f"paths.{name} = {value}" for name, value in paths if value != getattr(old.paths, name)]
+        changed = [(name, value) for name, value in settings.deadlines if value != getattr(old.deadlines, name)]
+        notes += [f"deadlines.{name} = {value:g} for the next worker" for name, value in changed]
         if settings.service.idle_unload_s != old.service.idle_unload_s:
             notes.append(f"service.idle_unload_s = {settings.service.idle_unload_s:g}")
         if settings.service.group != old.service.group:
@@ -297,7 +299,8 @@ class Service:
     def _start_supervising(
         self, on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]
     ) -> WorkerProcess:
-        return Worker(log=self.workspace.worker_log, on_message=on_message, on_exit=on_exit)
+        limits = Limits(deadlines=self.settings.deadlines)
+        return Worker(log=self.workspace.worker_log, on_message=on_message, on_exit=on_exit, limits=limits)
 
     def _worker_settings(self) -> Message:
         return {

@@ -1,9 +1,14 @@
-"""The optional `vocable.toml` of a workspace: read by the service at its start and at SIGHUP, written by the API."""
+"""The optional `vocable.toml` of a workspace: read by the service at its start and at SIGHUP, written by the API.
+
+`python -m daemon.settings > docs/settings.md` writes the page about it; a test says that the committed one is current.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import sys
+import textwrap
 import threading
 import tomllib
 from pathlib import Path
@@ -12,16 +17,21 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from daemon.worker.pulse import Deadlines
 from engine.errors import VocableError
 from engine.files import write_atomically
 from engine.text import escape
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ServiceSettings(_Table):
+    """The service itself."""
+
     idle_unload_s: float = Field(600, ge=1, le=10**9, strict=False)
     """Seconds without work after which the worker ends and the device is free."""
     group: str = ""
@@ -32,13 +42,17 @@ class PathSettings(_Table):
     """Folders looked into after the workspace's own; relative ones begin at the workspace."""
 
     models: list[str] = Field(default_factory=list)
+    """Base models: folders in the diffusers layout, or single files."""
     datasets: list[str] = Field(default_factory=list)
+    """Folders of pictures, found by the name that a recipe gives in `data.folder`."""
     templates: list[str] = Field(default_factory=list)
+    """Prompt templates, found by the name that a recipe gives in `data.template`."""
 
 
 class Settings(_Table):
     service: ServiceSettings = Field(default_factory=ServiceSettings)
     paths: PathSettings = Field(default_factory=PathSettings)
+    deadlines: Deadlines = Field(default_factory=Deadlines)
 
 
 def read_settings(path: Path) -> Settings:
@@ -131,9 +145,45 @@ def _describe(fault: dict[str, Any]) -> str:
 
 
 def _known_keys() -> list[str]:
-    tables: dict[str, type[_Table]] = {"service": ServiceSettings, "paths": PathSettings}
+    tables = {name: type(table) for name, table in Settings()}
     return [*tables, *(f"{name}.{key}" for name, table in tables.items() for key in table.model_fields)]
 
 
 def _invalid(path: Path, reason: str) -> VocableError:
     return VocableError("settings.invalid", f"{path} cannot be used: {escape(reason)}.", "Correct it and try again.")
+
+
+_PAGE = """\
+# Settings
+
+<!-- made by: python -m daemon.settings > docs/settings.md -->
+
+`vocable.toml` in the workspace is optional, and so is everything in it. The service reads it at its start and at SIGHUP
+(`systemctl reload vocable`), and `PUT /v1/settings` changes it. Faulty settings change nothing: the old ones stay in
+force, and `vocable daemon status` says what is wrong. Changed deadlines are those of the next worker; the group changes
+with the next start of the service. These are the defaults:
+
+```toml
+{toml}
+```
+"""
+
+
+def make_page() -> str:
+    """The page about the settings: every key with its meaning and default, as a file that can be used."""
+    return _PAGE.format(toml="\n\n".join(_document_table(name, table) for name, table in Settings()))
+
+
+def _document_table(name: str, table: BaseModel) -> str:
+    lines = [*_as_comment(" ".join((type(table).__doc__ or "").split())), f"[{name}]"]
+    for key, field in type(table).model_fields.items():
+        lines += [*_as_comment(field.description or ""), f"{key} = {tomlkit.item(getattr(table, key)).as_string()}"]
+    return "\n".join(lines)
+
+
+def _as_comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 110, initial_indent="# ", subsequent_indent="# ")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(make_page())

@@ -6,8 +6,10 @@ its own. The invariant: work that moves, however slowly, is never taken for hung
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.worker.board import IDLE, Mark
 
@@ -19,23 +21,35 @@ _NATIVE = frozenset({"import", "loading"})
 no heartbeat comes; only their own deadline counts."""
 
 
-@dataclass(frozen=True)
-class Deadlines:
-    """How long a worker may go without a sign of life, in seconds. All are generous: the first step on a device may
-    compile for minutes, and a model may come over a slow network."""
+_Seconds = Annotated[float, Field(ge=1, le=10**9)]
 
-    beat_s: float = 60.0
-    """Without a heartbeat, which comes twice a second, Python itself hangs."""
-    import_s: float = 900.0
-    loading_s: float = 1800.0
-    encoding_s: float = 900.0
-    """From one picture to the next."""
-    first_step_s: float = 3600.0
-    step_s: float = 900.0
-    preview_s: float = 900.0
-    saving_s: float = 900.0
-    job_s: float = 1800.0
-    """From one unit of a job to the next; a model may be loaded in between."""
+
+class Deadlines(BaseModel):
+    """How long a worker may go without a sign of life, in seconds. The defaults are generous: the first step on a
+    device may compile for minutes, and a model may come over a slow network."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    heartbeat_s: _Seconds = 60
+    """Without a heartbeat, which comes twice a second: Python itself hangs."""
+    import_s: _Seconds = 900
+    """From its start until it takes work."""
+    loading_s: _Seconds = 1800
+    """Loading a model, from one piece read from the disk to the next."""
+    encoding_s: _Seconds = 900
+    """Encoding pictures, from one to the next."""
+    first_step_s: _Seconds = 3600
+    """The first step of a run, for which kernels may be chosen or compiled."""
+    step_s: _Seconds = 900
+    """Each further step, with the copy and the checkpoint that are due after it."""
+    preview_s: _Seconds = 900
+    """A preview, from one sampling step to the next."""
+    saving_s: _Seconds = 900
+    """Writing the finished word."""
+    job_s: _Seconds = 1800
+    """A job, from one unit of it to the next; a model may be loaded in between."""
 
     def of(self, phase: str) -> float | None:
         """The deadline for the next move within `phase`; None when none is expected."""
@@ -75,7 +89,7 @@ class Pulse:
             self._note_move(mark, waited_s)
             self._mark, self._bytes_read, self._still_s = mark, bytes_read, 0.0
         limit_s = self._limit_s(mark.phase)
-        if self._silent_s >= self._deadlines.beat_s and mark.phase not in _NATIVE:
+        if self._silent_s >= self._deadlines.heartbeat_s and mark.phase not in _NATIVE:
             return f"The worker gave no sign of life for {self._silent_s:.0f} s"
         if limit_s is not None and self._still_s >= limit_s:
             return f"The worker made no progress for {self._still_s:.0f} s"

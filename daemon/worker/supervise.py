@@ -178,7 +178,7 @@ class Worker:
     async def _watch_pulse(self) -> None:
         """Return when the process is gone."""
         pulse = Pulse(self._limits.deadlines)
-        look_s = min(1.0, self._limits.deadlines.beat_s / 4)
+        look_s = min(1.0, self._limits.deadlines.heartbeat_s / 4)
         while not await self._gone_within(look_s):
             mark, heard, self._heard = self._board.read(), self._heard, False
             assert self.pid is not None

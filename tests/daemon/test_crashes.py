@@ -290,7 +290,7 @@ async def test_an_earlier_worker_that_cannot_be_killed_blocks_the_queue_until_it
 async def test_a_run_whose_worker_hangs_goes_on_with_the_next_and_the_service_answers_meanwhile(
     workspace: Workspace,
 ) -> None:
-    limits = Limits(Deadlines(step_s=0.5), dump_s=0.2, term_s=0.2)
+    limits = Limits(Deadlines(step_s=1), dump_s=0.2, term_s=0.2)
     make = partial(Worker, log=workspace.worker_log, limits=limits, command=STANDIN)
     async with serving(
         workspace, make_worker=lambda on_message, on_exit: make(on_message=on_message, on_exit=on_exit)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from daemon.settings import Settings, make_page, read_settings
 from engine.errors import VocableError
 from tests.daemon.conftest import Running
 
@@ -67,3 +70,25 @@ async def test_a_file_that_is_faulty_already_is_left_to_people(running: Running)
             await asking
         assert caught.value.code in ("settings.invalid", "settings.stale")
     assert text(running) == "service = 5"
+
+
+@pytest.mark.parametrize("value", ["0.5", "0", "-1", "nan", "inf", "'60'", "true", "1e10"])
+def test_a_deadline_that_no_worker_could_keep_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "vocable.toml"
+    path.write_text(f"[deadlines]\nstep_s = {value}\n")
+    with pytest.raises(VocableError, match=r"deadlines\.step_s"):
+        read_settings(path)
+
+
+def test_a_misspelt_deadline_is_told_its_nearest_name(tmp_path: Path) -> None:
+    path = tmp_path / "vocable.toml"
+    path.write_text("[deadlines]\nfirststep_s = 60\n")
+    with pytest.raises(VocableError, match=r"did you mean deadlines\.first_step_s\?"):
+        read_settings(path)
+
+
+def test_the_page_about_the_settings_is_current_and_its_file_holds_the_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == make_page(), "make it again: python -m daemon.settings > docs/settings.md"
+    written = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    assert written == Settings().model_dump()

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,8 +19,10 @@ from daemon.client import Client
 from daemon.paths import Workspace
 from daemon.protocol.service import StreamLine
 from daemon.settings import Settings
+from daemon.worker.pulse import Deadlines
+from daemon.worker.supervise import Limits
 from engine.errors import VocableError
-from tests.daemon.conftest import PATIENCE_S, make_model, recipe, serving
+from tests.daemon.conftest import PATIENCE_S, Crew, StandIn, make_model, recipe, serving
 
 
 async def next_problem(client: Client, act: Callable[[], object]) -> str:
@@ -75,6 +77,27 @@ async def test_bad_settings_are_refused_and_shown_until_they_are_corrected(works
         assert "The old settings stay in force." in (await running.client.state()).problem
         workspace.settings.unlink()
         assert await next_problem(running.client, hang_up) == ""
+
+
+async def test_deadlines_that_changed_are_those_of_the_next_worker(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    crew, deadlines = Crew(), []
+
+    def hire(*, limits: Limits, log: Path, on_message: Any, on_exit: Any) -> StandIn:
+        deadlines.append(limits.deadlines)
+        return crew.hire(on_message, on_exit)
+
+    monkeypatch.setattr("daemon.service.Worker", hire)
+    async with serving(workspace, crew, make_worker=None) as running:
+        await running.train()
+        workspace.settings.write_text("[deadlines]\nfirst_step_s = 7200\n")
+        hang_up()
+        assert "deadlines.first_step_s = 7200 for the next worker" in await until_logged(caplog, "settings read again")
+        (await crew.worker()).die()
+        await crew.worker(2)
+    assert deadlines == [Deadlines(), Deadlines(first_step_s=7200)]
 
 
 async def test_what_only_a_restart_can_change_is_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:

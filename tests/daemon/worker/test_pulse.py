@@ -10,7 +10,7 @@ import pytest
 from daemon.worker.board import Board, Mark
 from daemon.worker.pulse import Deadlines, Pulse, count_bytes_read
 
-DEADLINES = Deadlines(beat_s=60, import_s=900, loading_s=1800, first_step_s=3600, step_s=100)
+DEADLINES = Deadlines(heartbeat_s=60, import_s=900, loading_s=1800, first_step_s=3600, step_s=100)
 
 
 def patience_s(pulse: Pulse, phase: str, *, heard: bool = True) -> float:

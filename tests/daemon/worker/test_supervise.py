@@ -18,7 +18,7 @@ from daemon.worker.pulse import Deadlines
 from daemon.worker.supervise import Limits, Worker
 from tests.daemon.worker.conftest import PATIENCE_S, Hire
 
-SHORT = Limits(deadlines=Deadlines(beat_s=1.0, step_s=1.0), dump_s=0.5, term_s=0.5, kill_s=5.0, drain_s=1.0)
+SHORT = Limits(deadlines=Deadlines(heartbeat_s=1.0, step_s=1.0), dump_s=0.5, term_s=0.5, kill_s=5.0, drain_s=1.0)
 
 
 async def test_messages_go_both_ways_and_the_end_is_as_asked(hire: Hire) -> None:
@@ -124,7 +124,7 @@ async def test_a_busy_worker_whose_heart_beats_is_left_alone(hire: Hire) -> None
     worker = await hire(limits=SHORT)
     worker.worker.send({"do": "spin"})
     await worker.message("spinning")
-    await asyncio.sleep(2 * SHORT.deadlines.beat_s)
+    await asyncio.sleep(2 * SHORT.deadlines.heartbeat_s)
     assert not worker.exits
 
 
@@ -139,7 +139,7 @@ async def test_stop_ends_a_worker_that_heeds_nothing(hire: Hire) -> None:
 async def test_a_worker_that_cannot_be_killed_is_told_of_in_bounded_time_and_again_when_it_goes(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await hire(limits=Limits(Deadlines(beat_s=0.5), dump_s=0.1, term_s=0.1, kill_s=0.1, drain_s=0.1))
+    worker = await hire(limits=Limits(Deadlines(heartbeat_s=1), dump_s=0.1, term_s=0.1, kill_s=0.1, drain_s=0.1))
     worker.worker.send({"do": "ignore-term"})
     await worker.message("ignoring")
     pid = worker.worker.pid
