@@ -24,9 +24,9 @@ from daemon.inspector.judge import Judgement, judge
 from daemon.inspector.verdicts import Verdict, VerdictCache
 from daemon.protocol.service import WordView
 from daemon.watch import FolderWatch, Stamp, Timing
-from daemon.words import SUFFIXES, Found, Table, Target, describe, fold, tabulate
+from daemon.words import SUFFIXES, Found, Table, Target, describe, tabulate
 from engine.errors import VocableError
-from engine.names import sanitize_name
+from engine.names import fold_name, sanitize_name
 from engine.text import escape
 
 _log = logging.getLogger(__name__)
@@ -180,8 +180,8 @@ class Library:
 
     def named(self, name: str) -> list[WordView]:
         """The files that are words of this name, without regard to case, or were meant to be."""
-        folded = fold(name)
-        return [WordView.model_construct(**view) for view in self._table.views if fold(view["name"]) == folded]
+        folded = fold_name(name)
+        return [WordView.model_construct(**view) for view in self._table.views if fold_name(view["name"]) == folded]
 
     def usable(self) -> list[dict[str, Any]]:
         """The wire's `words`: each readable word that has its name, of any width; the worker knows its model's."""

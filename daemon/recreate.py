@@ -11,9 +11,9 @@ from typing import Any
 
 from daemon.protocol.jobs import GenerateRequest
 from daemon.protocol.words import ParametersReply
-from daemon.words import fold
 from engine.errors import VocableError
 from engine.models.catalog import STARTER, find_model
+from engine.names import fold_name
 from engine.sampling.infotext import Parameters, parse_parameters, word_hashes
 from engine.sampling.reuse import request_fields
 from engine.text import escape
@@ -89,4 +89,4 @@ def _word_notes(parameters: Parameters, words: Sequence[Mapping[str, Any]]) -> l
 
 def _plain(name: str) -> str:
     """As `TI hashes` spells names, which has no commas and colons."""
-    return fold(name.replace(",", "").replace(":", ""))
+    return fold_name(name.replace(",", "").replace(":", ""))

@@ -7,7 +7,6 @@ token ids belong to one readable file, and every other that claims them says whi
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from daemon.inspector.verdicts import Verdict, WordFacts
 from daemon.protocol.service import WordView
 from engine.models.catalog import other_model
-from engine.names import sanitize_name
+from engine.names import fold_name, sanitize_name
 from engine.text import escape
 
 SUFFIXES = (".safetensors", ".png", ".webp", ".pt", ".bin")
@@ -119,7 +118,7 @@ def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, can
             if holder.owns_name:
                 words.append(_on_the_wire(view["name"], file.sha256, word, canonical))
             views.append(_explain(view, word, holder, target))
-    views.sort(key=lambda view: (fold(view["name"]), view["name"], view["path"]))
+    views.sort(key=lambda view: (fold_name(view["name"]), view["name"], view["path"]))
     return Table(target, views, words, _write_json(views), sum(view["usable"] for view in views))
 
 
@@ -129,11 +128,6 @@ def _write_json(views: Sequence[View]) -> bytes:
         for start in range(0, len(views), _JSON_PIECE)
     ]
     return f"[{','.join(pieces)}]".encode()
-
-
-def fold(name: str) -> str:
-    """What names are compared by."""
-    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name.casefold())
 
 
 def widths(width: int, split: int) -> str:
@@ -161,7 +155,7 @@ class _Holders:
 
     def take(self, name: str, word: WordFacts, path: Path) -> _Place:
         """Claim a name, and where the model fits its token ids, for a word of the file `path`."""
-        key = (fold(name), word.width, word.split)
+        key = (fold_name(name), word.width, word.split)
         holder = self._names.get(key)
         if holder is not None:
             return _Place(False, f"{self._shown(holder)} has the same name and is used instead.")

@@ -39,3 +39,8 @@ def sanitize_name(text: str) -> str:
     kept = "".join(char for char in unicodedata.normalize("NFKC", text) if char.isalnum() or char in _PUNCTUATION)
     kept = unicodedata.normalize("NFC", kept)[:MAX_LENGTH].lstrip("._- ").rstrip(". ")
     return "" if name_fault(kept) else kept
+
+
+def fold_name(name: str) -> str:
+    """What names are compared by: without regard to case, in normal form C."""
+    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name.casefold())
