@@ -31,8 +31,11 @@ app = typer.Typer(
 
 _START, _RUNS, _PICTURES, _SERVICE = "Start here", "Runs", "Words and pictures", "Service"
 
-_HERE_ONLY = frozenset({"demo", "dial-stdio", "doctor"})
-"""Commands that look at this machine or write to its disk themselves, and so cannot act on another."""
+_HERE_ONLY = frozenset({"demo", "dial-stdio"})
+"""Commands that write to this machine's disk themselves, and so cannot act on another."""
+
+_RUN_THERE = frozenset({"daemon", "doctor"})
+"""Commands about a machine or its service: they are run on the other machine as a whole, and need no line to it."""
 
 app.command("demo", rich_help_panel=_START)(demo.demo)
 app.command("train", rich_help_panel=_START)(train.train)
@@ -104,7 +107,8 @@ def _go_to(host: str, workspace: Path | None, command: str | None) -> None:
     if command in _HERE_ONLY:
         line = f"ssh {host} vocable {command}"
         raise VocableError("usage.host", f"'{command}' works on its own machine only.", f"There: {line}")
-    dial.open_tunnel(host, workspace)
+    if command not in _RUN_THERE:
+        dial.open_tunnel(host, workspace)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""`dial-stdio` and what `--host` makes of it: a line to the service of another machine, over ssh, with no port opened.
+"""What `--host` does: a line to the service of another machine over ssh, with no port opened, or a command run there.
 
 The line is a socket in a private temporary folder. Each connection to it becomes one `ssh HOST vocable dial-stdio`,
 which has the connection itself as its input and output; the first one logs in, the others go through it.
@@ -20,13 +20,15 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
 from daemon.paths import SOCKET_ENVIRONMENT
 from engine.errors import VocableError
 from engine.text import escape
-from tui.cli.session import session_of
+from tui.cli.output import INTERRUPTED, say
+from tui.cli.session import Session, session_of
 
 REMOTE_COMMAND = "VOCABLE_REMOTE_COMMAND"
 """Environment variable: what to call on the other machine instead of `vocable`, where that is not on the PATH."""
@@ -87,21 +89,14 @@ class Tunnel:
 
     def __init__(self, host: str, workspace: str) -> None:
         """Raises VocableError `usage.host` for what is no host, `link.ssh` when there is no ssh here."""
-        if not host or host.startswith("-") or any(char.isspace() for char in host):
-            raise VocableError("usage.host", f"'{escape(host)}' is no host.", "Give a name, or user@name, as ssh does.")
-        ssh = shutil.which("ssh")
-        if ssh is None:
-            raise VocableError("link.ssh", "There is no ssh on this machine.", "Install an SSH client.")
+        ssh = _find_ssh(host)
         self.host = host
         self._folder = Path(tempfile.mkdtemp(prefix="vocable-"))
         self.socket = self._folder / "line"
-        option = ["--workspace", workspace] if workspace else []
-        words = [*shlex.split(os.environ.get(REMOTE_COMMAND, "vocable")), *option, "dial-stdio"]
         control = ("ControlMaster=auto", f"ControlPath={self._folder}/ssh", f"ControlPersist={_PERSIST_S}")
         self._options = [ssh, "-T", *(part for text in control for part in ("-o", text))]
-        self._command = [*self._options, "--", host, shlex.join(words)]
-        # Where ssh passes variables on, or is a stand-in, the other side must not be sent back here.
-        self._environ = {name: value for name, value in os.environ.items() if name != SOCKET_ENVIRONMENT}
+        self._command = [*self._options, "--", host, _command_there(workspace, "dial-stdio")]
+        self._environ = _environment_there()
         self._listener = socket.socket(socket.AF_UNIX)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -185,6 +180,54 @@ def open_tunnel(host: str, workspace: Path | None) -> str:
     folder = tunnel.open()
     os.environ[SOCKET_ENVIRONMENT] = str(tunnel.socket)
     return folder
+
+
+def run_there(session: Session, *words: str) -> NoReturn:
+    """Run a command of `vocable` on the session's host, with input and output of this one; it starts no service there
+    that the command itself does not start.
+
+    Raises:
+        typer.Exit: with the exit code of the command.
+        VocableError: as Tunnel and its `open`.
+    """
+    option = str(session.workspace_option) if session.workspace_option else ""
+    # With a terminal of its own over there, Ctrl-C reaches the command itself.
+    is_seen = sys.stdin.isatty() and sys.stdout.isatty()
+    command = [_find_ssh(session.host), "-t" if is_seen else "-T", "-o", "LogLevel=ERROR"]
+    command += ["--", session.host, _command_there(option, *words)]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            code = subprocess.run(command, stderr=errors, env=_environment_there()).returncode
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").splitlines()
+    if code in (126, 127, 255):
+        raise _failure(session.host, code, "\n".join(said))
+    for line in said:
+        say(escape(line, 2000))
+    raise typer.Exit(code)
+
+
+def _find_ssh(host: str) -> str:
+    """Raises VocableError `usage.host` for what is no host, `link.ssh` when there is no ssh here."""
+    if not host or host.startswith("-") or any(char.isspace() for char in host):
+        raise VocableError("usage.host", f"'{escape(host)}' is no host.", "Give a name, or user@name, as ssh does.")
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise VocableError("link.ssh", "There is no ssh on this machine.", "Install an SSH client.")
+    return ssh
+
+
+def _command_there(workspace: str, *words: str) -> str:
+    """The command line for the other machine's shell."""
+    option = ["--workspace", workspace] if workspace else []
+    return shlex.join([*shlex.split(os.environ.get(REMOTE_COMMAND, "vocable")), *option, *words])
+
+
+def _environment_there() -> dict[str, str]:
+    """Where ssh passes variables on, or is a stand-in, the other side must not be sent back here."""
+    return {name: value for name, value in os.environ.items() if name != SOCKET_ENVIRONMENT}
 
 
 def _leave(number: int, frame: object) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import RecipeError, VocableError
+from tui.cli.dial import run_there
 from tui.cli.output import FAILED, print_json, print_text
-from tui.cli.session import AsJson, Session, connect, session_of
+from tui.cli.session import AsJson, Session, check_paths, connect, session_of
 
 if TYPE_CHECKING:
     from daemon.checkup import Finding
@@ -29,11 +30,15 @@ def doctor(
 ) -> None:
     """Check machine, workspace and service, and what a recipe needs. Ends with 1 when there is a fault.
 
-    Changes nothing, and starts the service only to have a recipe checked.
+    Changes nothing, and starts the service only to have a recipe checked. With --host it is the other machine that is
+    looked at; a recipe file is then one of that machine.
     """
     from daemon.checkup import check_machine
 
     session = session_of(ctx)
+    if session.host:
+        check_paths(session, recipe_file)
+        run_there(session, "doctor", *([str(recipe_file)] if recipe_file else []), *(["--json"] if as_json else []))
     findings = check_machine(session.workspace, os.environ)
     findings += asyncio.run(_check_service(session.workspace))
     if recipe_file is not None:
@@ -91,9 +96,7 @@ async def _check_recipe(session: Session, path: Path) -> list[Finding]:
     from tui.cli.recipes import make_recipe
 
     try:
-        recipe = make_recipe(
-            path, {}, [], cwd=None if session.host else Path.cwd(), datasets=session.workspace.datasets
-        )
+        recipe = make_recipe(path, {}, [], cwd=Path.cwd(), datasets=session.workspace.datasets)
         async with connect(session.workspace) as client:
             found = await client.check_recipe(recipe.model_dump(mode="json"))
     except RecipeError as error:

@@ -1,4 +1,7 @@
-"""`daemon start|stop|status|logs`: the workspace's service itself. None of these starts it but `start`."""
+"""`daemon start|stop|status|logs`: the workspace's service itself. None of these starts it but `start`.
+
+With --host each is run on the other machine, which knows its own processes and logs.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import VocableError
+from tui.cli.dial import run_there
 from tui.cli.output import FAILED, INTERRUPTED, print_json, print_text, say
 from tui.cli.session import AsJson, connect, session_of
 
@@ -32,16 +36,20 @@ _LONGEST_LINE = 10_000
 @app.command()
 def start(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Start the service, or say that it runs already."""
-    workspace = session_of(ctx).workspace
-    _print_status(workspace, asyncio.run(_read_status(workspace, starting=True)), as_json=as_json)
+    session = session_of(ctx)
+    if session.host:
+        run_there(session, "daemon", "start", *_json_option(as_json))
+    _print_status(session.workspace, asyncio.run(_read_status(session.workspace, starting=True)), as_json=as_json)
 
 
 @app.command()
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Say whether the service runs, and as what; ends with 1 when it does not."""
-    workspace = session_of(ctx).workspace
-    found = asyncio.run(_read_status(workspace, starting=False))
-    _print_status(workspace, found, as_json=as_json)
+    session = session_of(ctx)
+    if session.host:
+        run_there(session, "daemon", "status", *_json_option(as_json))
+    found = asyncio.run(_read_status(session.workspace, starting=False))
+    _print_status(session.workspace, found, as_json=as_json)
     if found is None:
         raise typer.Exit(FAILED)
 
@@ -53,7 +61,10 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop the service. A running run keeps a checkpoint and goes on with the next start."""
-    workspace = session_of(ctx).workspace
+    session = session_of(ctx)
+    if session.host:
+        run_there(session, "daemon", "stop", f"--timeout={timeout_s:g}", *_json_option(as_json))
+    workspace = session.workspace
     was_running = asyncio.run(stop_service(workspace, timeout_s))
     if as_json:
         print_json({"running": False, "stopped": was_running, "workspace": str(workspace.root)})
@@ -71,8 +82,8 @@ def logs(
     """Print the end of the service's log."""
     session = session_of(ctx)
     if session.host:
-        line = f"ssh {session.host} vocable daemon logs"
-        raise VocableError("usage.host", "Logs are read on their own machine only.", f"There: {line}")
+        flags = [flag for flag, is_set in (("--follow", follow), ("--worker", worker)) if is_set]
+        run_there(session, "daemon", "logs", f"--lines={lines}", *flags)
     workspace = session.workspace
     path = workspace.worker_log if worker else workspace.daemon_log
     if not path.exists() and not follow:
@@ -83,6 +94,10 @@ def logs(
         _print_log(path, lines, follow=follow)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _json_option(as_json: bool) -> list[str]:
+    return ["--json"] if as_json else []
 
 
 async def is_running(workspace: Workspace) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import shlex
 import shutil
@@ -113,8 +114,12 @@ def wait_for_port(port: int, server: subprocess.Popen[Any]) -> None:
 @with_sshd
 def test_a_real_sshd_leads_to_the_service_of_the_other_workspace(box: str, remote: Path) -> None:
     here = ("--host", box, "--workspace", str(remote))
+    _, said = vocable(*here, "daemon", "status", code=1)
+    assert f"No service runs for {remote}." in said
+    vocable(*here, "runs")
     status, _ = vocable(*here, "daemon", "status", "--json")
-    assert f'"workspace": "{remote}"' in status
+    assert json.loads(status)["workspace"] == str(remote)
+    assert " ready on " in vocable(*here, "daemon", "logs")[0]
     assert processes_with(str(remote), "ssh") == []
 
 
@@ -169,6 +174,31 @@ def test_a_service_that_does_not_run_is_started_over_there(fake_ssh: Path, remot
     assert out == ""
     assert f"vocable --host box --workspace {remote} train" in said
     assert (remote / "state" / "vocable.sock").exists()
+
+
+def test_looking_at_a_service_that_does_not_run_starts_none_over_there(fake_ssh: Path, remote: Path) -> None:
+    here = ("--host", "box", "--workspace", str(remote))
+    out, _ = vocable(*here, "daemon", "status", "--json", code=1)
+    assert json.loads(out)["running"] is False
+    assert f"No service runs for {remote}." in vocable(*here, "daemon", "stop")[1]
+    assert "There is no log" in vocable(*here, "daemon", "logs", "--worker", code=1)[1]
+    assert "not running; it starts with the first command" in vocable(*here, "doctor")[0]
+    assert not remote.exists()
+
+
+def test_a_service_over_there_is_started_told_of_and_stopped(fake_ssh: Path, remote: Path) -> None:
+    here = ("--host", "box", "--workspace", str(remote))
+    assert json.loads(vocable(*here, "daemon", "start", "--json")[0])["workspace"] == str(remote)
+    assert len(vocable(*here, "daemon", "logs", "--lines", "1")[0].splitlines()) == 1
+    assert json.loads(vocable(*here, "daemon", "stop", "--json")[0])["stopped"] is True
+    vocable(*here, "daemon", "status", code=1)
+
+
+def test_a_command_that_cannot_be_run_over_there_says_why(fake_ssh: Path) -> None:
+    write_ssh(fake_ssh, "echo 'ssh: connect to host box port 22: Connection refused' >&2; exit 255")
+    assert "error: ssh to box failed: ssh: connect to host box" in vocable("--host", "box", "doctor", code=1)[1]
+    write_ssh(fake_ssh, "printf 'bad \\033]0;x\\007 words\\n' >&2; exit 2")
+    assert vocable("--host", "box", "daemon", "stop", code=2)[1] == "bad \\x1b]0;x\\x07 words\n"
 
 
 @pytest.mark.parametrize(
