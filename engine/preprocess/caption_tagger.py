@@ -1,0 +1,179 @@
+"""WD-style taggers, which name what a picture shows in tags, through `onnxruntime` (extra `tagger`).
+
+Opened by caption.py, in the process that prepares pictures; no torch. `check_tagger` reads names only. Form of the
+input and of `selected_tags.csv` as the taggers of SmilingWolf on the Hugging Face hub have them.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.errors import VocableError
+
+MODEL, TAGS = "model.onnx", "selected_tags.csv"
+
+GENERAL, CHARACTER = 0, 4
+"""Categories of tags that are used; 9 are ratings."""
+
+_SIZE = 448
+"""Side of the picture where the model leaves it open, in pixels."""
+
+_EMOTICON = re.compile(r"[\W_]*\w?[\W_]*_[\W_]*\w?[\W_]*")
+"""`^_^`, `o_o`, `(o)_(o)`: tags whose underscore is part of a face."""
+
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tag:
+    name: str
+    category: int
+
+
+@dataclass(frozen=True)
+class TagRules:
+    """Which tags make a caption, and how they are written."""
+
+    threshold: float
+    """Least score of a general tag, 0 to 1."""
+    character_threshold: float
+    """Least score of a character's name."""
+    underscores: bool = False
+    """Keep underscores; else they become blanks, but in emoticons."""
+    escape_brackets: bool = True
+    """Write `\\(` for `(`, so that prompts do not take it for attention."""
+    exclude: tuple[str, ...] = ()
+    """Tags that are left out, in either spelling."""
+
+
+def check_tagger(folder: Path) -> None:
+    """Look whether a tagger can be had.
+
+    Raises:
+        VocableError: `caption.extra` without onnxruntime; `caption.missing` with what lacks and where to put it.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        title = "Tagging needs onnxruntime, which is not installed."
+        raise VocableError("caption.extra", title, "Install it where the service runs: pip install 'vocable[tagger]'")
+    lacking = [name for name in (MODEL, TAGS) if not (folder / name).is_file()]
+    if lacking:
+        title = f"There is no tagger in '{folder}': it lacks {' and '.join(lacking)}."
+        hint = (
+            f"Put {MODEL} and {TAGS} of a WD tagger there, for instance those of SmilingWolf/wd-vit-tagger-v3, "
+            "or set preprocess.tagger to their folder."
+        )
+        raise VocableError("caption.missing", title, hint)
+
+
+def open_tagger(folder: Path, *, device: str, rules: TagRules) -> Callable[[Image.Image], str]:
+    """Load the tagger; what is returned gives a picture's tags, the surest first, characters before the others.
+
+    Raises:
+        VocableError: `caption.extra`, `caption.missing`, `caption.unreadable`.
+    """
+    check_tagger(folder)
+    tags = read_tags(folder / TAGS)
+    session = _open_session(folder, device)
+    entry = session.get_inputs()[0]
+    form = _input_form(entry.shape, folder)
+
+    def name(picture: Image.Image) -> str:
+        scores = np.asarray(session.run(None, {entry.name: _arrange(picture, form)})[0], np.float32).reshape(-1)
+        if scores.size != len(tags):
+            raise _unreadable(folder, f"{MODEL} scores {scores.size} tags, but {TAGS} names {len(tags)}")
+        return ", ".join(choose_tags(tags, scores, rules))
+
+    return name
+
+
+def read_tags(path: Path) -> list[Tag]:
+    """The tags in the order of the model's scores. Raises VocableError `caption.unreadable`."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [Tag(row["name"], int(row["category"])) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(
+            path.parent, f"{path.name} is no table with the columns name and category ({error})"
+        ) from None
+
+
+def choose_tags(tags: Sequence[Tag], scores: _Floats, rules: TagRules) -> list[str]:
+    """The tags that reach their threshold as a caption writes them."""
+    least = {GENERAL: rules.threshold, CHARACTER: rules.character_threshold}
+    unwanted = {_plain(name) for name in rules.exclude}
+    found = [
+        (tag.category != CHARACTER, -float(score), tag.name)
+        for tag, score in zip(tags, scores, strict=True)
+        if tag.category in least and score >= least[tag.category] and _plain(tag.name) not in unwanted
+    ]
+    return [_spell(name, rules) for _, _, name in sorted(found)]
+
+
+def _spell(name: str, rules: TagRules) -> str:
+    if not rules.underscores and not _EMOTICON.fullmatch(name):
+        name = name.replace("_", " ")
+    return re.sub(r"([\\()])", r"\\\1", name) if rules.escape_brackets else name
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("_", " ").casefold()
+
+
+@dataclass(frozen=True)
+class _Form:
+    side: int
+    channels_first: bool
+
+
+def _input_form(shape: Sequence[Any], folder: Path) -> _Form:
+    """How the model takes a picture; sides that it leaves open are names, not numbers."""
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        raise _unreadable(folder, f"{MODEL} takes {list(shape)}, not one colour picture")
+    channels_first = shape[3] != 3
+    side = shape[2] if isinstance(shape[2], int) and shape[2] > 0 else _SIZE
+    return _Form(side, channels_first)
+
+
+def _arrange(picture: Image.Image, form: _Form) -> _Floats:
+    """The picture on a white square, in the order blue, green, red, with values 0 to 255; (1, side, side, 3), or
+    (1, 3, side, side) with channels first."""
+    picture = picture.convert("RGB")
+    longest = max(picture.size)
+    square = Image.new("RGB", (longest, longest), "white")
+    square.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))
+    if longest != form.side:
+        square = square.resize((form.side, form.side), Image.Resampling.BICUBIC)
+    values = np.ascontiguousarray(np.asarray(square, np.float32)[None, :, :, ::-1])
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if form.channels_first else values
+
+
+def _open_session(folder: Path, device: str) -> Any:
+    import onnxruntime
+
+    wanted = (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
+    )
+    there = onnxruntime.get_available_providers()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only; its warnings tell of graph optimisations
+    providers = [name for name in wanted if name in there]
+    try:
+        return onnxruntime.InferenceSession(str(folder / MODEL), options, providers=providers)
+    except Exception as error:
+        # onnxruntime has no family of exceptions: each fault of a file is one of a dozen classes without a common base.
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise _unreadable(folder, f"{MODEL} cannot be loaded ({reason})") from error
+
+
+def _unreadable(folder: Path, reason: str) -> VocableError:
+    return VocableError("caption.unreadable", f"The tagger in '{folder}' cannot be used: {reason}.", "Copy it anew.")
