@@ -46,13 +46,16 @@ class _Member:
     """Where its local header lies."""
 
 
-def decode_archive(data: bytes) -> Any:
+def decode_archive(data: bytes, *, max_members: int = MAX_MEMBERS) -> Any:
     """Read the object of a torch archive, as `pickles.interpret` gives it.
+
+    Args:
+        max_members: most members that the archive may have; each tensor is one.
 
     Raises:
         VocableError: `embedding.unreadable`; `embedding.unsupported` for an archive that is no embedding.
     """
-    contents = _contents(data)
+    contents = _contents(data, max_members)
     folder, names = _name_parts(contents)
     if "data.pkl" not in names:
         raise _foreign(names)
@@ -100,9 +103,9 @@ def _find_storage(contents: Mapping[str, memoryview], folder: str, identifier: A
     return storage
 
 
-def _contents(data: bytes) -> dict[str, memoryview]:
+def _contents(data: bytes, max_members: int) -> dict[str, memoryview]:
     """The members with their bytes, which together with the headers must be the whole file."""
-    directory, end, count = _find_directory(data)
+    directory, end, count = _find_directory(data, max_members)
     members = sorted(_read_directory(data, directory, end, count), key=lambda member: member.header)
     contents: dict[str, memoryview] = {}
     position = 0
@@ -117,7 +120,7 @@ def _contents(data: bytes) -> dict[str, memoryview]:
     return contents
 
 
-def _find_directory(data: bytes) -> tuple[int, int, int]:
+def _find_directory(data: bytes, max_members: int) -> tuple[int, int, int]:
     """Where the central directory begins and ends, and how many members it lists."""
     place = len(data) - _END.size
     if place < 0 or data[place : place + 4] != b"PK\5\6":
@@ -138,7 +141,7 @@ def _find_directory(data: bytes) -> tuple[int, int, int]:
         here, count, size, start = here64, count64, size64, start64
     if disk or first or comment or here != count or start + size != end:
         raise _broken("its directory is malformed")
-    if not 1 <= count <= MAX_MEMBERS:
+    if not 1 <= count <= max_members:
         raise _broken(f"it holds {count} members where an embedding has a handful; it may be a whole model")
     return start, end, count
 

@@ -26,6 +26,21 @@ _LONGEST_KEY = 60
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of a file is looked at before it is refused. As they are, the limits are those of an embedding."""
+
+    pickle_bytes: int = MAX_BYTES
+    steps: int = MAX_STEPS
+    members: int = 64
+    """Of an archive."""
+    verify_all: bool = True
+    """All checksums are verified at once; else each with the numbers that it is of, when they are read."""
+
+
+EMBEDDING = Limits()
+
+
+@dataclass(frozen=True)
 class Global:
     """What stands in for a name that a pickle may mention."""
 
@@ -36,6 +51,8 @@ class Global:
     """Gives a made object its state, for a class."""
     kind: type | None = None
     """Python type of what `call` makes, where it can be built."""
+    is_key: bool = False
+    """Dictionaries may have the name itself as a key."""
 
 
 class _Machine:
@@ -47,8 +64,10 @@ class _Machine:
         known: Mapping[str, Global],
         explain: Callable[[str], VocableError],
         load: Callable[[Any], Any],
+        max_steps: int,
     ) -> None:
         self.data = data
+        self.max_steps = max_steps
         self.known = known
         self.explain = explain
         self.load = load
@@ -57,10 +76,10 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.builders = {item.kind: item.build for item in known.values() if item.kind and item.build}
 
-    def run(self, max_steps: int) -> tuple[Any, int]:
+    def run(self) -> tuple[Any, int]:
         for step, (opcode, argument, position) in enumerate(pickletools.genops(self.data)):
-            if step >= max_steps:
-                raise broken_pickle(f"it takes more than {max_steps} steps")
+            if step >= self.max_steps:
+                raise broken_pickle(f"it takes more than {self.max_steps} steps")
             if opcode.name == "STOP":
                 value = self.pop()
                 if self.stack or self.marks:
@@ -122,7 +141,7 @@ class _Machine:
 
     def remember(self, index: int | None, _: int) -> None:
         place = len(self.memo) if index is None else index
-        if not 0 <= place < MAX_STEPS:
+        if not 0 <= place < self.max_steps:
             raise broken_pickle(f"it numbers a value {place}")
         self.memo[place] = self.top()
 
@@ -152,7 +171,8 @@ class _Machine:
             raise broken_pickle("it sets entries of what is no dictionary")
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Longer numbers could be chosen to collide, others could hide an endless value.
-            if type(key) is not str and not (type(key) is int and key.bit_length() <= _LONGEST_KEY):
+            is_short = type(key) is int and key.bit_length() <= _LONGEST_KEY
+            if type(key) is not str and not is_short and not (isinstance(key, Global) and key.is_key):
                 raise broken_pickle("a key of a dictionary is neither text nor number")
             target[key] = value
 
@@ -263,12 +283,13 @@ def interpret(
     *,
     explain: Callable[[str], VocableError],
     load: Callable[[Any], Any],
+    max_bytes: int = MAX_BYTES,
     max_steps: int = MAX_STEPS,
 ) -> tuple[Any, int]:
     """Work out the value of the pickle that `data` begins with.
 
     Args:
-        data: at most MAX_BYTES of it are looked at.
+        data: at most `max_bytes` of it are looked at.
         known: stand-ins by `module name`.
         explain: the error for a name that is not known.
         load: turns a persistent identifier into a value, or raises VocableError.
@@ -280,11 +301,11 @@ def interpret(
     Raises:
         VocableError: `embedding.unreadable` with the reason.
     """
-    machine = _Machine(data[:MAX_BYTES], known, explain, load)
+    machine = _Machine(data[:max_bytes], known, explain, load, max_steps)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return machine.run(max_steps)
+            return machine.run()
     except (ValueError, DeprecationWarning) as error:
         raise broken_pickle(f"it is malformed ({ascii(str(error))[1:81]})") from None
 

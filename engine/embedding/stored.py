@@ -45,7 +45,11 @@ class StoredTensor:
     """In numbers, not bytes."""
 
     def read(self) -> NDArray[np.floating]:
-        """Its numbers; bfloat16 as float32.
+        """A copy of its numbers; see `view`."""
+        return np.array(self.view())
+
+    def view(self) -> NDArray[np.floating]:
+        """Its numbers where they lie in the file, not to be written to; of bfloat16 a copy in float32.
 
         Raises:
             VocableError: `embedding.unreadable` for types without fractions and for storages of the wrong length.
@@ -65,7 +69,7 @@ class StoredTensor:
         if dtype == "BF16":
             # The upper half of a float32.
             return (view.astype(np.uint32) << 16).view(np.float32)
-        return np.array(view)
+        return view
 
 
 def describe_tensor(storage: Storage, offset: Any, shape: Any, strides: Any) -> StoredTensor:

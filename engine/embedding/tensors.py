@@ -70,8 +70,8 @@ def encode_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping
         description[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [start, end]}
     header = json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    body = b"".join(np.ascontiguousarray(values, dtype="<f4").tobytes() for values in tensors.values())
-    return len(header).to_bytes(8, "little") + header + body
+    parts = (np.ascontiguousarray(values, dtype="<f4").reshape(-1).view(np.uint8).data for values in tensors.values())
+    return b"".join([len(header).to_bytes(8, "little"), header, *parts])
 
 
 def _read_header(text: bytes) -> dict[str, Any]:
