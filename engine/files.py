@@ -78,7 +78,8 @@ def write_atomically(
     Raises:
         VocableError: `disk.full` or `disk.write` with the path and the system's reason; `file.exists`.
     """
-    temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.tmp")
+    short = os.fsencode(path.name)[:180].decode(errors="ignore")  # names are limited in bytes, not in characters
+    temporary = path.with_name(f".{short}.{secrets.token_hex(4)}.tmp")
     try:
         make_folder(path.parent)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -29,7 +29,7 @@ class Split(Group):
         0.5,
         ge=0,
         le=1,
-        description="Cut when the picture's proportions divided by the size's are at most this; 1 cuts all that differ.",
+        description="Cut when the proportions divided by those of the size are at most this; 1 cuts all that differ.",
     )
     overlap: float = Field(0.2, ge=0, le=0.9, description="Part of a piece that it shares with the next, 0 to 0.9.")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["made", "unchanged", "duplicate", "failed"]
-"""`made`: written now (in a plan: would be). `duplicate`: left out, it looks like an earlier one. `failed`: see reason."""
+"""`made`: written now (in a plan: would be). `duplicate`: left out, it looks like another. `failed`: see reason."""
 
 Step = Literal["split", "focal crop", "auto size", "keep size", "resize"]
 

@@ -20,7 +20,7 @@ class Captioner(Protocol):
     """Words what pictures show."""
 
     identity: str
-    """Changes with everything that changes a caption: kind, weights' hash. Settings in the request need not be in it."""
+    """Changes with everything that changes a caption: kind, weights' hash. The request's settings need not be in it."""
 
     def caption(self, pictures: Sequence[Image.Image], source: Path) -> list[str]:
         """One caption for each picture (mode RGB or RGBA, flipped copies among them) made of the file `source`.

@@ -58,3 +58,9 @@ def test_a_very_long_name_has_room_for_its_temporary(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     write_atomically(path, b"content")
     assert path.read_bytes() == b"content"
+
+
+def test_a_long_name_of_many_bytes_a_letter_is_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'я' * 125}.png"
+    write_atomically(path, b"x")
+    assert path.read_bytes() == b"x"
