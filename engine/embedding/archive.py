@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from engine.embedding import pickles
 from engine.embedding.standins import ITEM_BYTES, KNOWN, STORAGES, describe_storage, explain_unknown
@@ -20,7 +20,6 @@ from engine.errors import VocableError
 
 SIGNATURE = b"PK\3\4"
 
-MAX_MEMBERS = 64
 MAX_NAME = 255
 
 _END = struct.Struct("<4s4H2LH")
@@ -36,6 +35,13 @@ _DESCRIPTORS = ("<4s3L", "<4sL2Q", "<3L", "<L2Q")
 _KEY = re.compile(r"[0-9]{1,32}")
 
 
+class Data(Protocol):
+    """The bytes of a file, in memory or not."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, span: slice, /) -> bytes | memoryview: ...
+
+
 @dataclass(frozen=True)
 class _Member:
     name: str
@@ -46,32 +52,56 @@ class _Member:
     """Where its local header lies."""
 
 
-def decode_archive(data: bytes, *, max_members: int = MAX_MEMBERS) -> Any:
+@dataclass(frozen=True)
+class _Content:
+    """The place of a member's bytes."""
+
+    data: Data
+    start: int
+    size: int
+    crc: int
+
+    def read(self) -> bytes | memoryview:
+        content = self.data[self.start : self.start + self.size]
+        if zlib.crc32(content) != self.crc:
+            raise _broken("a checksum is wrong")
+        return content
+
+
+def decode_archive(
+    data: Data,
+    *,
+    known: Mapping[str, pickles.Global] = KNOWN,
+    explain: Callable[[str], VocableError] = explain_unknown,
+    limits: pickles.Limits = pickles.EMBEDDING,
+) -> Any:
     """Read the object of a torch archive, as `pickles.interpret` gives it.
 
     Args:
-        max_members: most members that the archive may have; each tensor is one.
+        known, explain: see `pickles.interpret`.
 
     Raises:
         VocableError: `embedding.unreadable`; `embedding.unsupported` for an archive that is no embedding.
     """
-    contents = _contents(data, max_members)
+    contents = _contents(memoryview(data) if isinstance(data, bytes) else data, limits)
     folder, names = _name_parts(contents)
     if "data.pkl" not in names:
         raise _foreign(names)
     if {"constants.pkl", "code"} & {name.partition("/")[0] for name in names}:
         title = "The file is a TorchScript archive: a program, not an embedding."
         raise VocableError("embedding.unsupported", title, "Choose a file that holds a textual-inversion embedding.")
-    if len(contents[f"{folder}/data.pkl"]) > pickles.MAX_BYTES:
-        raise _broken(f"its data.pkl is larger than {pickles.MAX_BYTES >> 20} MiB")
-    if "byteorder" in names and bytes(contents[f"{folder}/byteorder"]) != b"little":
+    if contents[f"{folder}/data.pkl"].size > limits.pickle_bytes:
+        raise _broken(f"its data.pkl is larger than {limits.pickle_bytes >> 20} MiB")
+    if "byteorder" in names and contents[f"{folder}/byteorder"].read() != b"little":
         raise _broken("its numbers are in another byte order; save it again on an ordinary computer")
 
     def load(identifier: Any) -> Storage:
         return _find_storage(contents, folder, identifier)
 
-    program = bytes(contents[f"{folder}/data.pkl"])
-    value, end = pickles.interpret(program, KNOWN, explain=explain_unknown, load=load)
+    program = bytes(contents[f"{folder}/data.pkl"].read())
+    value, end = pickles.interpret(
+        program, known, explain=explain, load=load, max_bytes=limits.pickle_bytes, max_steps=limits.steps
+    )
     if end != len(program):
         raise _broken("something follows the pickle in it")
     return value
@@ -92,22 +122,22 @@ def read_identifier(identifier: Any, length: int) -> tuple[str, str, Any]:
     return dtype, key, count
 
 
-def _find_storage(contents: Mapping[str, memoryview], folder: str, identifier: Any) -> Storage:
+def _find_storage(contents: Mapping[str, _Content], folder: str, identifier: Any) -> Storage:
     dtype, key, count = read_identifier(identifier, 5)
     name = f"{folder}/data/{key}"
     if name not in contents:
         raise _broken(f"its numbers {key!a} are missing")
-    storage = describe_storage(dtype, count, lambda: contents[name])
-    if len(contents[name]) != count * ITEM_BYTES[dtype]:
-        raise _broken(f"it should hold {count} numbers of type {dtype} but holds {len(contents[name])} bytes")
+    storage = describe_storage(dtype, count, contents[name].read)
+    if contents[name].size != count * ITEM_BYTES[dtype]:
+        raise _broken(f"it should hold {count} numbers of type {dtype} but holds {contents[name].size} bytes")
     return storage
 
 
-def _contents(data: bytes, max_members: int) -> dict[str, memoryview]:
-    """The members with their bytes, which together with the headers must be the whole file."""
-    directory, end, count = _find_directory(data, max_members)
-    members = sorted(_read_directory(data, directory, end, count), key=lambda member: member.header)
-    contents: dict[str, memoryview] = {}
+def _contents(data: Data, limits: pickles.Limits) -> dict[str, _Content]:
+    """The members with their places, which together with the headers must be the whole file."""
+    directory, end, count = _find_directory(data, limits.members)
+    members = sorted(_read_directory(bytes(data[directory:end]), count), key=lambda member: member.header)
+    contents: dict[str, _Content] = {}
     position = 0
     for index, member in enumerate(members):
         following = members[index + 1].header if index + 1 < len(members) else directory
@@ -115,24 +145,28 @@ def _contents(data: bytes, max_members: int) -> dict[str, memoryview]:
             raise _broken("something lies before or between its members")
         if member.name in contents:
             raise _broken(f"it holds {member.name!a} twice")
-        contents[member.name] = _read_member(data, member, following)
+        contents[member.name] = _find_content(data, member, following)
+        if limits.verify_all:
+            contents[member.name].read()
         position = following
     return contents
 
 
-def _find_directory(data: bytes, max_members: int) -> tuple[int, int, int]:
+def _find_directory(data: Data, max_members: int) -> tuple[int, int, int]:
     """Where the central directory begins and ends, and how many members it lists."""
     place = len(data) - _END.size
     if place < 0 or data[place : place + 4] != b"PK\5\6":
         raise _broken("it is cut short, or something is appended to it")
-    _, disk, first, here, count, size, start, comment = _END.unpack_from(data, place)
+    _, disk, first, here, count, size, start, comment = _END.unpack(data[place : place + _END.size])
     end = place
     if data[place - _LOCATOR.size : place - _LOCATOR.size + 4] == b"PK\6\7":
         place -= _LOCATOR.size
-        _, disk64, end, disks = _LOCATOR.unpack_from(data, place)
+        _, disk64, end, disks = _LOCATOR.unpack(data[place : place + _LOCATOR.size])
         if end + _END64.size != place or data[end : end + 4] != b"PK\6\6" or disk64 or disks != 1:
             raise _broken("its long directory is malformed")
-        _, length, _, _, disk64, first64, here64, count64, size64, start64 = _END64.unpack_from(data, end)
+        _, length, _, _, disk64, first64, here64, count64, size64, start64 = _END64.unpack(
+            data[end : end + _END64.size]
+        )
         counts, places = ((here, here64), (count, count64)), ((size, size64), (start, start64))
         agree = all(short in (long, 0xFFFF) for short, long in counts)
         agree = agree and all(short in (long, 0xFFFFFFFF) for short, long in places)
@@ -146,8 +180,9 @@ def _find_directory(data: bytes, max_members: int) -> tuple[int, int, int]:
     return start, end, count
 
 
-def _read_directory(data: bytes, start: int, end: int, count: int) -> list[_Member]:
+def _read_directory(data: bytes, count: int) -> list[_Member]:
     members = []
+    start, end = 0, len(data)
     for _ in range(count):
         if start + _CENTRAL.size > end or data[start : start + 4] != b"PK\1\2":
             raise _broken("its directory is malformed")
@@ -176,11 +211,13 @@ def _read_name(raw: bytes) -> str:
     return name
 
 
-def _read_member(data: bytes, member: _Member, end: int) -> memoryview:
-    """The bytes of a member, whose local header must say the same as the directory, and which must end at `end`."""
+def _find_content(data: Data, member: _Member, end: int) -> _Content:
+    """Where a member's bytes are; its local header must say the same as the directory, and it must end at `end`."""
     if member.header + _LOCAL.size > end or data[member.header : member.header + 4] != SIGNATURE:
         raise _broken("a member is not where its directory says")
-    _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = _LOCAL.unpack_from(data, member.header)
+    _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = _LOCAL.unpack(
+        data[member.header : member.header + _LOCAL.size]
+    )
     start = member.header + _LOCAL.size + name_size + extra_size
     name = data[member.header + _LOCAL.size : member.header + _LOCAL.size + name_size]
     told = (crc, packed, size)
@@ -194,10 +231,7 @@ def _read_member(data: bytes, member: _Member, end: int) -> memoryview:
         trailers = {struct.pack(shape, *((b"PK\7\x08", *true) if "s" in shape else true)) for shape in _DESCRIPTORS}
     if start + member.size > end or rest not in trailers:
         raise _broken("a member's length contradicts its directory")
-    content = memoryview(data)[start : start + member.size]
-    if zlib.crc32(content) != member.crc:
-        raise _broken("a checksum is wrong")
-    return content
+    return _Content(data, start, member.size, member.crc)
 
 
 def _name_parts(contents: Mapping[str, object]) -> tuple[str, set[str]]:

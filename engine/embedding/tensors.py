@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.embedding.archive import Data
 from engine.embedding.stored import MAX_RANK, Storage, StoredTensor, describe_tensor, row_major
 from engine.errors import VocableError
 
@@ -36,29 +37,34 @@ _BITS = {
 """All types of the format."""
 
 
-def decode_tensors(data: bytes) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+def decode_tensors(
+    data: Data, *, max_header: int = MAX_HEADER, max_tensors: int = MAX_TENSORS
+) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Read a safetensors file: its tensors by name, in the order of the header, and its metadata.
+
+    Args:
+        max_header: largest header in bytes.
 
     Raises:
         VocableError: `embedding.unreadable` for anything that the format or our limits do not allow.
     """
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > MAX_HEADER or 8 + length > len(data):
+    if len(data) < 8 or length > max_header or 8 + length > len(data):
         raise _broken(f"its header is said to be {length} bytes long")
-    header = _read_header(data[8 : 8 + length])
+    header = _read_header(bytes(data[8 : 8 + length]))
     metadata = _read_metadata(header.pop("__metadata__", {}))
-    if len(header) > MAX_TENSORS:
-        raise _broken(f"it holds {len(header)} tensors, more than {MAX_TENSORS}")
-    body = memoryview(data)[8 + length :]
+    if len(header) > max_tensors:
+        raise _broken(f"it holds {len(header)} tensors, more than {max_tensors}")
+    source, begin = memoryview(data) if isinstance(data, bytes) else data, 8 + length
     spans = {name: _read_span(entry) for name, entry in header.items()}
     reached = 0
     for start, end in sorted(span for _, _, span in spans.values()):
         if start != reached:
             raise _broken("its tensors overlap or leave gaps")
         reached = end
-    if reached != len(body):
-        raise _broken(f"its tensors end at byte {reached} of {len(body)}")
-    return {name: _describe(body, *span) for name, span in spans.items()}, metadata
+    if reached != len(data) - begin:
+        raise _broken(f"its tensors end at byte {reached} of {len(data) - begin}")
+    return {name: _describe(source, begin, *span) for name, span in spans.items()}, metadata
 
 
 def encode_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
@@ -123,8 +129,8 @@ def _counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 32 for value in values)
 
 
-def _describe(body: memoryview, dtype: str, shape: tuple[int, ...], span: tuple[int, int]) -> StoredTensor:
-    storage = Storage(dtype, prod(shape), lambda: body[slice(*span)])
+def _describe(data: Data, begin: int, dtype: str, shape: tuple[int, ...], span: tuple[int, int]) -> StoredTensor:
+    storage = Storage(dtype, prod(shape), lambda: data[begin + span[0] : begin + span[1]])
     return describe_tensor(storage, 0, shape, row_major(shape))
 
 
