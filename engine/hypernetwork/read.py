@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine.embedding import archive
 from engine.embedding.archive import decode_archive
 from engine.embedding.legacy import decode_legacy
+from engine.embedding.pickles import Limits
 from engine.embedding.stored import StoredTensor
 from engine.embedding.tensors import decode_tensors
 from engine.errors import VocableError
@@ -96,7 +97,7 @@ def _as_hypernetwork() -> Iterator[None]:
 
 def _decode_pickled(data: bytes) -> Any:
     if data.startswith(archive.SIGNATURE):
-        return decode_archive(data, max_members=MAX_MEMBERS)
+        return decode_archive(data, limits=Limits(members=MAX_MEMBERS))
     if data.startswith(_LEGACY):
         return decode_legacy(data)
     raise _unsupported("The file is of no kind that hypernetworks are kept in.")

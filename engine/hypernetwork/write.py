@@ -1,18 +1,20 @@
-"""Writes hypernetworks as safetensors, the canonical form, with webui's fields in the header. No torch.
+"""Writes hypernetworks: as safetensors, the canonical form with webui's fields in the header, and as webui's `.pt`.
 
-Called in the worker for results, and in the inspector for the canonical copy of a foreign file.
+Called in the worker for results, and in the inspector for the canonical copy of a foreign file. No torch.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from engine.embedding.legacy_writer import Value, encode_legacy
 from engine.embedding.tensors import encode_tensors
 from engine.errors import VocableError
 from engine.files import write_atomically
-from engine.hypernetwork.metadata import header_entries
-from engine.hypernetwork.network_file import HypernetworkFile, check_network, list_tensors
+from engine.hypernetwork.metadata import header_entries, webui_fields
+from engine.hypernetwork.network_file import HypernetworkFile, Module, check_network, list_tensors
 from engine.hypernetwork.read import read_hypernetwork
+from engine.hypernetwork.structure import tensor_shapes
 
 
 def encode_safetensors(network: HypernetworkFile) -> bytes:
@@ -23,6 +25,25 @@ def encode_safetensors(network: HypernetworkFile) -> bytes:
     """
     check_network(network)
     return encode_tensors(dict(list_tensors(network)), header_entries(network))
+
+
+def encode_webui(network: HypernetworkFile) -> bytes:
+    """The `.pt` file that webui and ComfyUI read; it has no place for `metadata`.
+
+    Raises:
+        VocableError: from `check_network`.
+    """
+    check_network(network)
+    fields: dict[int | str, Value] = {
+        width: (_state(network, width, keys), _state(network, width, values))
+        for width, (keys, values) in network.widths.items()
+    }
+    fields.update(webui_fields(network))
+    return encode_legacy(fields)
+
+
+def _state(network: HypernetworkFile, width: int, module: Module) -> dict[str, Value]:
+    return {name: module[name] for name in tensor_shapes(network, width)}
 
 
 def is_same(read: HypernetworkFile, written: HypernetworkFile) -> bool:
