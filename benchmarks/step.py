@@ -28,7 +28,8 @@ from engine.models.placement import choose_device, choose_dtype
 from engine.models.starter.sample import INIT_WORD, TRAIN_DIR
 from engine.prompt.encode import encode
 from engine.prompt.layout import Lexicon
-from engine.training.batches import BatchMaker, Sample, prefetch
+from engine.training.batches import BatchMaker, prefetch
+from engine.training.epochs import Sample, make_epochs
 from engine.training.report import Readings
 from engine.training.step import create_learner, train_step
 
@@ -119,15 +120,14 @@ def _bare(model: Model, maker: BatchMaker) -> Callable[[], None]:
 
 def _make_batches(model: Model, cache: Path, size: int, batch_size: int) -> BatchMaker:
     latents = LatentCache(cache, model, width=size, height=size, on_write_error=print)
-    samples = [Sample(path.name, "smiling", latents.encode(path).latents) for path in sorted(TRAIN_DIR.glob("*.png"))]
+    pictures = sorted(TRAIN_DIR.glob("*.png"))
+    samples = tuple(Sample(path.name, "smiling", latents.encode(path).latents) for path in pictures)
     return BatchMaker(
         model=model,
         word="mia",
         lexicon=Lexicon(model.tokenizer, [("mia", VECTORS)]),
-        samples=samples,
+        epochs=make_epochs(samples, batch_size=batch_size, seed=0),
         lines=("portrait of [name], [filewords]",),
-        batch_size=batch_size,
-        seed=0,
     )
 
 

@@ -37,10 +37,25 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A picture on its way to its latents: all is done that needs no device."""
+
+    sha256: str
+    """Of the picture's file, hexadecimal."""
+    name: str
+    """For errors."""
+    latents: Latents | None
+    """As the cache has them, or else `image` is given."""
+    image: Image.Image | None = None
+    """RGB, of the training size."""
+    transparent: bool = False
+
+
+@dataclass(frozen=True)
 class Encoded:
     latents: Latents
-    picture_hash: str
-    """SHA-256 of the picture's file, hexadecimal."""
+    sha256: str
+    """Of the picture's file, hexadecimal."""
 
 
 class LatentCache:
@@ -72,24 +87,53 @@ class LatentCache:
             VocableError: `dataset.picture` when it cannot be read, `dataset.latents` when the VAE overflows on it.
         """
         data = read_picture(path)
-        picture_hash = hashlib.sha256(data).hexdigest()
-        key = hashlib.sha256(f"{self._base} picture {picture_hash}".encode()).hexdigest()
-        entry = self._folder / key[:2] / f"{key}.safetensors"
-        kept = read_entry(entry)
+        prepared = self.prepare(hashlib.sha256(data).hexdigest(), data, path)
+        return Encoded(self.finish(prepared), prepared.sha256)
+
+    def prepare(self, sha256: str, data: bytes, path: Path) -> Prepared:
+        """Look a picture up in the cache, or else decode it; may run in any thread.
+
+        Args:
+            sha256: of `data`.
+            path: only names the picture.
+
+        Raises:
+            VocableError: `dataset.picture` when it cannot be decoded.
+        """
+        kept = self.find(sha256)
         if kept is not None:
-            return Encoded(kept, picture_hash)
+            return Prepared(sha256, path.name, kept)
         decoded = decode_picture(data, path)
-        fitted = fit_picture(decoded.image, *self._size)
-        latents = replace(encode_picture(self._model, fitted, path), transparent=decoded.transparent)
+        return Prepared(sha256, path.name, None, fit_picture(decoded.image, *self._size), decoded.transparent)
+
+    def finish(self, prepared: Prepared) -> Latents:
+        """The latents of a prepared picture, encoded now and kept unless the cache has them; uses the device.
+
+        Raises:
+            VocableError: `dataset.latents` when the VAE overflows on it.
+        """
+        if prepared.latents is not None:
+            return prepared.latents
+        assert prepared.image is not None
+        encoded = encode_picture(self._model, prepared.image, prepared.name)
+        latents = replace(encoded, transparent=prepared.transparent)
         try:
-            write_entry(entry, latents)
+            write_entry(self._entry(prepared.sha256), latents)
         except VocableError as error:
             self._on_write_error(error)
-        return Encoded(latents, picture_hash)
+        return latents
+
+    def find(self, sha256: str) -> Latents | None:
+        """Latents of the picture whose file has this hash, if the cache has them; may run in any thread."""
+        return read_entry(self._entry(sha256))
+
+    def _entry(self, sha256: str) -> Path:
+        key = hashlib.sha256(f"{self._base} picture {sha256}".encode()).hexdigest()
+        return self._folder / key[:2] / f"{key}.safetensors"
 
 
-def encode_picture(model: Model, image: Image.Image, path: Path) -> Latents:
-    """Encode one RGB picture; `path` only names it in errors."""
+def encode_picture(model: Model, image: Image.Image, name: str) -> Latents:
+    """Encode one RGB picture; `name` is for errors."""
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).copy() / 127.5 - 1.0).permute(2, 0, 1)[None]
     with torch.no_grad():
         posterior = model.vae.encode(pixels.to(device=model.device, dtype=model.vae.dtype)).latent_dist
@@ -97,7 +141,7 @@ def encode_picture(model: Model, image: Image.Image, path: Path) -> Latents:
     if not (mean.isfinite().all() and std.isfinite().all()):
         raise VocableError(
             "dataset.latents",
-            f"The model's VAE overflows on the picture '{path.name}'.",
+            f"The model's VAE overflows on the picture '{name}'.",
             "Train with train.precision = float32, or leave this picture out.",
         )
     return Latents(mean.contiguous(), std.contiguous())

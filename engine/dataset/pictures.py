@@ -6,14 +6,16 @@ depend on them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from engine.errors import VocableError
 
@@ -44,6 +46,8 @@ def read_picture(path: Path) -> bytes:
             raise _fault(path, "is not an ordinary file")
         if status.st_size > MAX_FILE_BYTES:
             raise _fault(path, f"is larger than {MAX_FILE_BYTES // 1024**2} MiB")
+        if status.st_size == 0:
+            raise _fault(path, "is empty (0 bytes)")
         return path.read_bytes()
     except OSError as error:
         raise _fault(path, f"could not be read ({error.strerror})") from error
@@ -55,14 +59,62 @@ def decode_picture(data: bytes, path: Path) -> DecodedPicture:
     Raises:
         VocableError: `dataset.picture` with the reason; `path` only names the picture.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if opened.width * opened.height > MAX_PIXELS:
-            raise _fault(path, f"has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
+    return flatten(decode_layers(data, path).image)
+
+
+@dataclass(frozen=True)
+class DecodedLayers:
+    image: Image.Image
+    """Mode RGB, or RGBA when the file can hold transparency; upright; the first frame of several."""
+    turned: bool
+    """Its EXIF says that it lay on its side or was mirrored."""
+    animated: bool
+    """It was the first frame of several."""
+
+
+def decode_layers(data: bytes, path: Path) -> DecodedLayers:
+    """Decode foreign bytes under limits and keep their transparency; 16 bits a channel become 8.
+
+    Raises:
+        VocableError: `dataset.picture` with the reason; `path` only names the picture.
+    """
+    with _refusals(path):
+        opened = _open(data, path)
+        animated = (
+            getattr(opened, "is_animated", False) and opened.format != "MPO"
+        )  # phones put a preview behind a photo
         opened.load()
-        return _flatten(ImageOps.exif_transpose(opened))
+        turned = _orientation(opened) != 1
+        upright = ImageOps.exif_transpose(opened) if turned else opened
+        return DecodedLayers(_eight_bit_layers(upright), turned, animated)
+
+
+def measure_picture(data: bytes, path: Path) -> tuple[int, int]:
+    """Width and height in pixels, upright, as `decode_layers` would give it; only the file's header is read.
+
+    Raises:
+        VocableError: `dataset.picture` when the header already tells that it will not do.
+    """
+    with _refusals(path):
+        opened = _open(data, path)
+        on_its_side = _orientation(opened) >= 5
+        return (opened.height, opened.width) if on_its_side else opened.size
+
+
+def flatten(image: Image.Image, background: str = "white") -> DecodedPicture:
+    """Lay an RGBA picture on a colour; one of mode RGB stays as it is."""
+    if image.mode == "RGB":
+        return DecodedPicture(image, transparent=False)
+    ground = Image.new("RGBA", image.size, background)
+    opaque = image.getchannel("A").getextrema()[0] == 255
+    return DecodedPicture(Image.alpha_composite(ground, image).convert("RGB"), transparent=not opaque)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn whatever decoders raise at foreign bytes into the one error."""
+    try:
+        yield
     except VocableError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -74,20 +126,33 @@ def decode_picture(data: bytes, path: Path) -> DecodedPicture:
         raise _fault(path, f"is damaged ({error})") from error
 
 
+def _open(data: bytes, path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if opened.width * opened.height > MAX_PIXELS:
+        raise _fault(path, f"has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
+    return opened
+
+
 def fit_picture(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale `image` to fill `width` x `height` pixels and cut what stands over evenly; its proportions stay."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def _flatten(image: Image.Image) -> DecodedPicture:
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number for how the picture lies, 1 for upright; also where what calls itself EXIF is none."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the picture itself may well be sound: notes that cannot be read are none
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _eight_bit_layers(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return DecodedPicture(_eight_bits(image).convert("RGB"), transparent=False)
-    if not image.has_transparency_data:
-        return DecodedPicture(image.convert("RGB"), transparent=False)
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    opaque = layer.getchannel("A").getextrema()[0] == 255
-    return DecodedPicture(Image.alpha_composite(white, layer).convert("RGB"), transparent=not opaque)
+        return _eight_bits(image).convert("RGB")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

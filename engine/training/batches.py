@@ -10,30 +10,21 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from engine.dataset.latents import Latents
 from engine.dataset.templates import fill_template
 from engine.errors import VocableError
 from engine.models.load import Model
 from engine.prompt.encode import Prompts, prepare_prompts
 from engine.prompt.layout import Chunk, Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
+from engine.training.epochs import Epochs
 
 AHEAD = 4
 """Batches that wait ready for the loop."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture of the dataset as training sees it."""
-
-    name: str
-    caption: str
-    latents: Latents
 
 
 @dataclass(frozen=True)
@@ -70,11 +61,9 @@ class BatchMaker:
     """Name of the word that is trained."""
     lexicon: Lexicon
     """Of that word alone."""
-    samples: Sequence[Sample]
+    epochs: Epochs
     lines: Sequence[str]
     """Template lines, `[name]` in each."""
-    batch_size: int
-    seed: int
 
     def make(self, step: int) -> Batch:
         """The batch of update number `step`, counted from 0.
@@ -82,7 +71,7 @@ class BatchMaker:
         Raises:
             VocableError: `training.word_missing` when a prompt does not hold the word.
         """
-        slots = [self._make_slot(step, slot) for slot in range(self.batch_size)]
+        slots = [self._make_slot(step, slot) for slot in range(self.epochs.batch_size)]
         chunks = [lay_out_with(self.lexicon, self.word, slot.text) for slot in slots]
         return Batch(
             noisy=self._to_device(torch.stack([slot.noisy for slot in slots]).to(self.model.dtype)),
@@ -92,21 +81,15 @@ class BatchMaker:
             texts=tuple(slot.text for slot in slots),
         )
 
-    def epoch_of(self, step: int) -> tuple[int, int]:
-        """Epoch of update number `step`, and its place in that epoch; both from 0. Batches may span two epochs."""
-        epoch, picture = divmod(step * self.batch_size, len(self.samples))
-        return epoch, picture // self.batch_size
-
     def _make_slot(self, step: int, slot: int) -> _Slot:
-        epoch, place = divmod(step * self.batch_size + slot, len(self.samples))
-        sample = self.samples[_order(self.seed, epoch, len(self.samples))[place]]
-        line = python_random(self.seed, "line", step, slot).choice(self.lines)
+        sample, seed = self.epochs.sample_at(step, slot), self.epochs.seed
+        line = python_random(seed, "line", step, slot).choice(self.lines)
         text = fill_template(line, name=self.word, filewords=sample.caption)
         mean, std = sample.latents.mean, sample.latents.std
-        drawn = torch.randn(mean.shape, generator=torch_generator(self.seed, "posterior", step, slot))
+        drawn = torch.randn(mean.shape, generator=torch_generator(seed, "posterior", step, slot))
         latents = (mean + std * drawn) * self.model.scaling_factor
-        noise = torch.randn(mean.shape, generator=torch_generator(self.seed, "noise", step, slot))
-        generator = torch_generator(self.seed, "timestep", step, slot)
+        noise = torch.randn(mean.shape, generator=torch_generator(seed, "noise", step, slot))
+        generator = torch_generator(seed, "timestep", step, slot)
         timestep = torch.randint(len(self._alphas), (), generator=generator)
         noisy, target = add_noise(latents, noise, self._alphas[timestep], self.model.prediction_type)
         return _Slot(noisy, target, timestep, text)
@@ -119,14 +102,6 @@ class BatchMaker:
         if self.model.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.model.device, non_blocking=True)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
-    """Places of the dataset's pictures in the order of one epoch."""
-    places = list(range(count))
-    python_random(seed, "order", epoch).shuffle(places)
-    return tuple(places)
 
 
 def lay_out_with(lexicon: Lexicon, word: str, text: str) -> tuple[Chunk, ...]:

@@ -22,7 +22,8 @@ from engine.models.load import Model
 from engine.prompt.encode import encode
 from engine.prompt.layout import Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
-from engine.training.batches import Sample, add_noise
+from engine.training.batches import add_noise
+from engine.training.epochs import Sample
 
 _BATCH = 32
 """Pictures in one pass of the U-Net at 64 x 64 latents or fewer; larger latents take proportionally fewer."""

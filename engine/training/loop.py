@@ -16,6 +16,7 @@ from engine.errors import VocableError
 from engine.events import CopySaved, Ended, Event, PhaseChanged, Prepared, Warned
 from engine.models.load import Model
 from engine.training.batches import BatchMaker, prefetch
+from engine.training.epochs import make_epochs
 from engine.training.job import Control, TrainingJob
 from engine.training.memory import memory_error
 from engine.training.outputs import LossTable, RunLog, copy_path, deliver, write_settings
@@ -89,10 +90,9 @@ def _train(
         yield from check_schedule(job, state.schedule, export_embedding(state).vectors)
     else:
         yield from find_changes(kept.facts["run"], state.facts)
-    batches = BatchMaker(
-        model, recipe.name, lexicon, material.samples, job.resolved.lines, recipe.train.batch_size, recipe.train.seed
-    )
-    table = LossTable(job.folder, every=recipe.save.csv_every, epoch_of=batches.epoch_of)
+    epochs = make_epochs(material.samples, batch_size=recipe.train.batch_size, seed=recipe.train.seed)
+    batches = BatchMaker(model, recipe.name, lexicon, epochs, job.resolved.lines)
+    table = LossTable(job.folder, every=recipe.save.csv_every, epoch_of=epochs.epoch_of)
     write_settings(job, pictures=len(material.samples), initial_step=state.step, clock=clock)
     yield Prepared(len(material.samples), material.skipped, state.step, state.schedule.last_step)
     if not state.step:

@@ -22,7 +22,8 @@ from engine.events import Event, PhaseChanged, Warned
 from engine.models.load import Model
 from engine.prompt.layout import Lexicon
 from engine.schedule import Schedule
-from engine.training.batches import Sample, lay_out_with
+from engine.training.batches import lay_out_with
+from engine.training.epochs import Sample
 from engine.training.job import Control, TrainingJob
 from engine.training.machine import describe_libraries, describe_machine
 
@@ -67,7 +68,7 @@ def encode_pictures(model: Model, job: TrainingJob, control: Control) -> Generat
             skipped.append(error.title)
             continue
         samples.append(Sample(path.name, caption, encoded.latents))
-        snapshot[path.name] = f"{encoded.picture_hash} {hashlib.sha256(caption.encode()).hexdigest()}"
+        snapshot[path.name] = f"{encoded.sha256} {hashlib.sha256(caption.encode()).hexdigest()}"
         if encoded.latents.transparent:
             transparent.append(path.name)
     yield PhaseChanged("encoding", len(pictures), len(pictures))
