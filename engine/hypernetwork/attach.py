@@ -28,8 +28,8 @@ def check_model(entry: ModelEntry) -> None:
     if entry.family == "sdxl":
         raise VocableError(
             "hypernetwork.model",
-            f"The model {entry.name} is of the SDXL family, for which there are no hypernetworks: its text is 2048 numbers"
-            " wide, and no program makes or reads modules of that width.",
+            f"The model {entry.name} is of the SDXL family, for which there are no hypernetworks: its text is 2048"
+            " numbers wide, and no program makes or reads modules of that width.",
             "Use a model of the SD 1.x or 2.x family, or train an embedding.",
         )
 
@@ -56,8 +56,8 @@ def changed(unet: nn.Module, change: Change) -> Iterator[None]:
     """Have every attention module of `unet` compute keys and values from what `change` makes of its context."""
     with ExitStack() as hooks:
         for module in list_attentions(unet):
-            for side, projection in (("k", module.to_k), ("v", module.to_v)):
-                hooks.callback(projection.register_forward_pre_hook(partial(_replace, change, side)).remove)
+            hooks.callback(module.to_k.register_forward_pre_hook(partial(_replace, change, "k")).remove)
+            hooks.callback(module.to_v.register_forward_pre_hook(partial(_replace, change, "v")).remove)
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def _start(network: HypernetworkFile, layer: Layer, generator: torch.Generator) 
 
 def init_weight(weight: Tensor, rule: str, activation: str, generator: torch.Generator) -> None:
     """Fill a linear layer's weight [out, in]; Kaiming's gain is that of leaky relu (slope 0) for it, else of relu."""
-    nonlinearity = "leaky_relu" if activation == "leakyrelu" else "relu"
+    nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu" if activation == "leakyrelu" else "relu"
     match rule:
         case "KaimingUniform":
             nn.init.kaiming_uniform_(weight, nonlinearity=nonlinearity, generator=generator)

@@ -1,7 +1,7 @@
 """A hypernetwork on its device, and what it does to a context: `x + f(x) * strength`, in float32 (webui.md 7.2).
 
-Called by `attach` for pictures and evaluation, and by training, where gradients reach the tensors. Plain data: a network
-is its structure and its tensors, and nothing of it changes while it is used.
+Called by `attach` for pictures and evaluation, and by training, where gradients reach the tensors. Plain data: a
+network is its structure and its tensors, and nothing of it changes while it is used.
 """
 
 from __future__ import annotations

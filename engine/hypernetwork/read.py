@@ -32,8 +32,8 @@ from engine.names import sanitize_name
 MAX_BYTES = 512 << 20
 """SD 1.x at layer structure 1, 2, 1 takes 88 MB; the deepest that people share take some 450 MB."""
 
-MAX_MEMBERS = 2048
-"""Of a zip: a member for each tensor, and a handful more."""
+LIMITS = Limits(pickle_bytes=4 << 20, steps=400_000, members=2048, verify_all=False)
+"""Each tensor is a member of a zip and some dozens of steps of a pickle; checksums are verified as numbers are read."""
 
 _LEGACY = b"\x80"
 _KEY = re.compile(r"([1-9][0-9]{0,3})\.([kv])\.(linear\.[0-9]{1,4}\.(?:weight|bias))")
@@ -41,6 +41,17 @@ _OLD_KEY = re.compile(r"linear([12])\.(weight|bias)")
 _MAX_TEXT = 256
 _KEPT = 40
 """Entries of metadata that are kept: leaves room for those that our own header adds."""
+
+_NOUNS = (
+    ("one textual-inversion embedding", "a hypernetwork"),
+    ("a textual-inversion embedding", "a hypernetwork"),
+    ("an embedding", "a hypernetwork"),
+    ("no embedding", "no hypernetwork"),
+    ("the embedding", "the hypernetwork"),
+    ("embeddings have", "hypernetworks have"),
+    ("The vectors are", "Its numbers are"),
+)
+"""What the readers of containers call what they read, and what it is called here."""
 
 _Modules = Mapping[int, tuple[Mapping[str, StoredTensor], Mapping[str, StoredTensor]]]
 
@@ -87,19 +98,25 @@ def read_hypernetwork(data: bytes, stem: str) -> HypernetworkFile:
 
 @contextmanager
 def _as_hypernetwork() -> Iterator[None]:
-    """The containers' readers speak of embeddings; what is wrong is the same, its code is ours."""
+    """The containers' readers speak of embeddings; what is wrong is the same, its code and its noun are ours."""
     try:
         yield
     except VocableError as error:
         code = error.code.replace("embedding.", "hypernetwork.")
-        raise VocableError(code, error.title, error.hint) from None
+        raise VocableError(code, _reworded(error.title), _reworded(error.hint)) from None
+
+
+def _reworded(sentence: str) -> str:
+    for theirs, ours in _NOUNS:
+        sentence = sentence.replace(theirs, ours)
+    return sentence
 
 
 def _decode_pickled(data: bytes) -> Any:
     if data.startswith(archive.SIGNATURE):
-        return decode_archive(data, limits=Limits(members=MAX_MEMBERS))
+        return decode_archive(data, limits=LIMITS)
     if data.startswith(_LEGACY):
-        return decode_legacy(data)
+        return decode_legacy(data, limits=LIMITS)
     raise _unsupported("The file is of no kind that hypernetworks are kept in.")
 
 
