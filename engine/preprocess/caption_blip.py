@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from engine.errors import VocableError
+from engine.preprocess.request import Blip
 
 _CONFIG = "config.json"
 _NEEDED = (
@@ -47,18 +48,11 @@ def check_blip(folder: Path) -> None:
         raise _unreadable(folder, f"{_CONFIG} tells of a model of the kind '{kind}', not 'blip'")
 
 
-def open_blip(
-    folder: Path, *, device: str, beams: int, min_tokens: int, max_tokens: int, no_repeat: int
-) -> Callable[[Image.Image], str]:
+def open_blip(folder: Path, *, device: str, search: Blip) -> Callable[[Image.Image], str]:
     """Load the model; what is returned says what an RGB picture shows, the same for the same picture.
 
     Beam search without sampling on the picture squashed to the model's square, as the reference tool does
     (webui.md section 8); in float16 on a GPU.
-
-    Args:
-        beams: how many sentences are kept in view; 1 takes the likeliest token each time.
-        min_tokens, max_tokens: length of a caption in tokens.
-        no_repeat: a run of so many tokens comes only once in a caption; 0 allows repeats.
 
     Raises:
         VocableError: `caption.missing`, `caption.unreadable`.
@@ -76,10 +70,10 @@ def open_blip(
         tokens = model.generate(
             pixel_values=pixels,
             do_sample=False,
-            num_beams=beams,
-            min_length=min_tokens,
-            max_length=max_tokens,
-            no_repeat_ngram_size=no_repeat,
+            num_beams=search.beams,
+            min_length=search.min_tokens,
+            max_length=search.max_tokens,
+            no_repeat_ngram_size=search.no_repeat,
         )
         return " ".join(tokenizer.decode(tokens[0, 1:], skip_special_tokens=True).split())
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import VocableError
+from engine.preprocess.request import Tags
 
 MODEL, TAGS = "model.onnx", "selected_tags.csv"
 
@@ -40,22 +41,6 @@ class Tag:
     category: int
 
 
-@dataclass(frozen=True)
-class TagRules:
-    """Which tags make a caption, and how they are written."""
-
-    threshold: float
-    """Least score of a general tag, 0 to 1."""
-    character_threshold: float
-    """Least score of a character's name."""
-    underscores: bool = False
-    """Keep underscores; else they become blanks, but in emoticons."""
-    escape_brackets: bool = True
-    """Write `\\(` for `(`, so that prompts do not take it for attention."""
-    exclude: tuple[str, ...] = ()
-    """Tags that are left out, in either spelling."""
-
-
 def check_tagger(folder: Path) -> None:
     """Look whether a tagger can be had.
 
@@ -75,8 +60,8 @@ def check_tagger(folder: Path) -> None:
         raise VocableError("caption.missing", title, hint)
 
 
-def open_tagger(folder: Path, *, device: str, rules: TagRules) -> Callable[[Image.Image], str]:
-    """Load the tagger; what is returned gives a picture's tags, the surest first, characters before the others.
+def open_tagger(folder: Path, *, device: str, rules: Tags) -> Callable[[Image.Image], str]:
+    """Load the tagger; what is returned gives a picture's tags, joined by commas.
 
     Raises:
         VocableError: `caption.extra`, `caption.missing`, `caption.unreadable`.
@@ -107,22 +92,28 @@ def read_tags(path: Path) -> list[Tag]:
         ) from None
 
 
-def choose_tags(tags: Sequence[Tag], scores: _Floats, rules: TagRules) -> list[str]:
-    """The tags that reach their threshold as a caption writes them."""
+def choose_tags(tags: Sequence[Tag], scores: _Floats, rules: Tags) -> list[str]:
+    """The tags that reach their threshold as a caption writes them; by score, names of characters come first."""
     least = {GENERAL: rules.threshold, CHARACTER: rules.character_threshold}
-    unwanted = {_plain(name) for name in rules.exclude}
+    unwanted = {_plain(name) for name in rules.exclude.split(",")}
     found = [
-        (tag.category != CHARACTER, -float(score), tag.name)
+        (tag, float(score))
         for tag, score in zip(tags, scores, strict=True)
         if tag.category in least and score >= least[tag.category] and _plain(tag.name) not in unwanted
     ]
-    return [_spell(name, rules) for _, _, name in sorted(found)]
+    if rules.sort == "name":
+        found.sort(key=lambda item: item[0].name)
+    else:
+        found.sort(key=lambda item: (item[0].category != CHARACTER, -item[1], item[0].name))
+    return [_spell(tag.name, score, rules) for tag, score in found]
 
 
-def _spell(name: str, rules: TagRules) -> str:
-    if not rules.underscores and not _EMOTICON.fullmatch(name):
+def _spell(name: str, score: float, rules: Tags) -> str:
+    if rules.spaces and not _EMOTICON.fullmatch(name):
         name = name.replace("_", " ")
-    return re.sub(r"([\\()])", r"\\\1", name) if rules.escape_brackets else name
+    if rules.escape:
+        name = re.sub(r"([\\()])", r"\\\1", name)
+    return f"({name}:{score:.3f})" if rules.weights else name
 
 
 def _plain(name: str) -> str:

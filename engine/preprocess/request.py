@@ -74,12 +74,16 @@ class Blip(Group):
     beams: int = Field(1, ge=1, le=16, description="Beams of the search; more are slower and mostly better.")
     min_tokens: int = Field(24, ge=0, le=200, description="Least length of a caption, in tokens.")
     max_tokens: int = Field(48, ge=1, le=256, description="Greatest length of a caption, in tokens.")
+    no_repeat: int = Field(
+        0, ge=0, le=16, description="A run of so many tokens comes only once in a caption; 0 lets them repeat."
+    )
 
 
 class Tags(Group):
     """How a tagger's findings become a caption."""
 
-    threshold: float = Field(0.5, ge=0, le=1, description="Least score of a tag.")
+    threshold: float = Field(0.5, ge=0, le=1, description="Least score of a general tag.")
+    character_threshold: float = Field(0.85, ge=0, le=1, description="Least score of a character's name.")
     sort: Literal["score", "name"] = Field("score", description="Order of the tags.")
     spaces: bool = Field(True, description="Write blanks for the underscores in tags.")
     escape: bool = Field(True, description="Put a backslash before brackets and backslashes, as prompts need it.")
