@@ -15,9 +15,8 @@ from daemon.ledger import Ledger
 from daemon.logs import bind_run
 from daemon.paths import Workspace
 from daemon.protocol.runs import MoveRun
-from daemon.protocol.states import ENDED, POSSIBLE, RunCommand
+from daemon.protocol.states import POSSIBLE, RunCommand
 from daemon.runs import Run, is_repeated, is_resting, new_run
-from daemon.trash import move_folder
 from daemon.turns import Turns
 from engine.errors import VocableError
 from engine.files import make_folder
@@ -68,14 +67,21 @@ class Commands:
         """The run that an earlier request with this idempotency key made.
 
         Raises:
-            VocableError: `request.key_reused` when that request asked for something else; `service.degraded`.
+            VocableError: `request.key_reused` when that request asked for something else, or its run cannot be read;
+                `service.degraded`.
         """
         self._ledger.check_writable()
         found = await self._ledger.history.find_request(key) if key else None
         if found and found[0] != digest:
             hint = "Use a new one for each run."
             raise VocableError("request.key_reused", "This Idempotency-Key was used for another request.", hint)
-        return self._ledger.runs.get_any(found[1]) if found else None
+        if not found:
+            return None
+        run = self._ledger.runs.get_any(found[1])
+        if run is None:
+            title = "The run that was made with this Idempotency-Key cannot be read any more."
+            raise VocableError("request.key_reused", title, "Use a new key for another run.")
+        return run
 
     async def create(self, recipe: Recipe, *, key: str, digest: str) -> Run:
         """Queue a run whose recipe was checked; the same key and digest give the same run.
@@ -149,62 +155,6 @@ class Commands:
             self._work_on()
             return run
 
-    async def remove(self, reference: str) -> Run:
-        """Move a run that ended to trash/, with its folder; its word stays in the embeddings folder.
-
-        Raises:
-            VocableError: `run.unknown`, `run.ambiguous`; `run.state` for one that has not ended; `disk.*`,
-                `history.failed`, and then nothing changed.
-        """
-        async with self._lock:
-            self.check_open()
-            self._ledger.check_writable()
-            run = self._ledger.runs.find(reference)
-            if run.view.state not in ENDED:
-                title = f"Run {run.id} is {run.view.state}; only a run that ended can be deleted."
-                raise VocableError("run.state", title, f"Stop it first: vocable stop {run.id}")
-            await self._relocate(run, self._workspace.trash / "runs")
-            self._ledger.announce_removal(run)
-            return run
-
-    async def restore(self, reference: str) -> Run:
-        """Take a run back out of trash/.
-
-        Raises:
-            VocableError: `run.unknown`, `run.ambiguous`; `file.absent` when its folder is not in trash/ any more;
-                `disk.*`, `history.failed`, and then nothing changed.
-        """
-        async with self._lock:
-            self.check_open()
-            self._ledger.check_writable()
-            run = self._ledger.runs.find_removed(reference)
-            await self._relocate(run, self._workspace.runs)
-            self._ledger.announce(run)
-            return run
-
-    async def _relocate(self, run: Run, root: Path) -> None:
-        """Move a run's folder below `root`. The history first: a folder that a crash left behind is found again."""
-        source = Path(run.view.folder)
-        destination = root / source.parent.name / source.name
-        if root == self._workspace.runs and not await asyncio.to_thread(_is_either, source, destination):
-            title = f"The folder of run {run.id} is not in trash/ any more."
-            raise VocableError("file.absent", title, f"It was {source}.")
-        await self._save_folder(run, destination)
-        try:
-            await asyncio.to_thread(move_folder, source, destination)
-        except VocableError:
-            await self._save_folder(run, source)
-            raise
-        self._ledger.runs.place(run)
-
-    async def _save_folder(self, run: Run, folder: Path) -> None:
-        before, run.view.folder = run.view.folder, str(folder)
-        try:
-            await self._ledger.history.save([run])
-        except VocableError:
-            run.view.folder = before
-            raise
-
     async def _pause(self, run: Run) -> None:
         if not self._turns.has(run):
             await self._turns.leave(run, "paused")
@@ -257,10 +207,6 @@ class Commands:
             raise VocableError(
                 "run.state", f"Run {run.id} is {state}; {command} is not possible.", f"Possible: {possible}."
             )
-
-
-def _is_either(source: Path, destination: Path) -> bool:
-    return source.is_dir() or destination.is_dir()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -25,6 +25,7 @@ from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.runs import ErrorInfo
 from daemon.protocol.service import QueueView
+from daemon.removal import Removal
 from daemon.reports import Reports
 from daemon.room import Room
 from daemon.runs import Run, describe_error
@@ -89,6 +90,7 @@ class Queue:
         self.commands = Commands(
             workspace, ledger, self._turns, lock=self._lock, work_on=self._wake, try_again=self._try_again, clock=clock
         )
+        self.removal = Removal(workspace, ledger, lock=self._lock, check_open=self.commands.check_open)
         self._room = Room(ledger, self._turns, workspace.embeddings, self._wake_runs)
         self.reports = Reports(
             ledger,
@@ -114,11 +116,13 @@ class Queue:
         self.keeper.clear_away(self._workspace.state / FOOTPRINT, self._wake)
         self._task = asyncio.create_task(self._work())
         self._room.start()
+        self.removal.start()
         self._wake()
 
     async def stop(self, *, timeout_s: float) -> None:
         """Checkpoint the current run, which stays at the head of the queue for the next service, and end the worker."""
         self.commands.close()
+        await self.removal.close()
         await self._room.stop()
         async with self._lock:
             self._is_stopping = True

@@ -93,6 +93,10 @@ class RunTable:
             raise VocableError("run.unknown", title, "Look into trash/runs/ in the workspace.")
         return found
 
+    def everything(self) -> list[Run]:
+        """All runs, those in trash/ too."""
+        return [*self._runs.values(), *self._removed.values()]
+
     def place(self, run: Run) -> None:
         """Count a run among those in trash/ or among the others, as its folder says."""
         self._runs.pop(run.id, None)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from engine.files import make_folder, sync_folder, write_atomically, write_error
+from engine.errors import VocableError
+from engine.files import make_folder, sync, sync_folder, write_atomically, write_error
 
 
 def keep_copy(path: Path, trash: Path) -> None:
@@ -40,39 +43,92 @@ def move_away(path: Path, trash: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def move_folder(source: Path, destination: Path) -> None:
-    """Move a folder; one that is not there is left at that.
+def is_fetchable(folder: Path) -> bool:
+    """Whether there is something to move: the folder, or what a move of it that was killed has left."""
+    return folder.is_dir() or _leaving(folder).is_dir()
+
+
+def move_folder(source: Path, destination: Path, stopping: threading.Event) -> None:
+    """Move a folder; one that is not there is left at that. Goes on with a move that was killed.
+
+    Args:
+        stopping: breaks off a copy when it is set.
 
     Raises:
-        VocableError: `disk.full` or `disk.write`; the folder is where it was.
+        VocableError: `disk.full`, `disk.write` or `service.stopping`; the folder is where it was.
     """
-    if not source.is_dir():
+    if not is_fetchable(source):
         return
     make_folder(destination.parent)
     try:
-        _rename(source, destination)
+        _rename(source, destination, stopping)
         sync_folder(destination.parent)
         sync_folder(source.parent)
     except OSError as error:
         raise write_error(destination, error) from error
 
 
-def _rename(source: Path, destination: Path) -> None:
-    """Rename, or copy where trash/ is a mount of its own; the copy takes its name only when it is whole."""
-    try:
-        os.rename(source, destination)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        temporary = destination.with_name(f".{destination.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
+def put_back(folder: Path) -> None:
+    """Give a folder its name again that could not be moved away, when even that failed then."""
+    if not folder.is_dir() and _leaving(folder).is_dir():
+        os.rename(_leaving(folder), folder)
+
+
+def _rename(source: Path, destination: Path, stopping: threading.Event) -> None:
+    """Rename, or carry over where trash/ is a mount of its own.
+
+    A folder that is carried over leaves its name first, in one piece, and the copy takes its own when it is whole and
+    on the disk. So whatever is killed, a folder without its name is one on its way, and with a copy that has its name
+    it is not needed any more.
+    """
+    leaving = _leaving(source)
+    if source.is_dir():
         try:
-            shutil.copytree(source, temporary, symlinks=True)
-            os.rename(temporary, destination)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        os.sync()  # before the only other copy goes
-        shutil.rmtree(source, ignore_errors=True)
+            return os.rename(source, destination)
+        except OSError as error:
+            if error.errno != errno.EXDEV or destination.exists():
+                raise
+        os.rename(source, leaving)
+    if not destination.is_dir():
+        try:
+            _copy(leaving, destination, stopping)
+        except BaseException:
+            os.rename(leaving, source)
+            raise
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _copy(source: Path, destination: Path, stopping: threading.Event) -> None:
+    """Copy a folder, which is on the disk when it takes its name."""
+    arriving = destination.with_name(f".{destination.name}.arriving")
+    shutil.rmtree(arriving, ignore_errors=True)
+    try:
+        shutil.copytree(source, arriving, symlinks=True, copy_function=_copier(stopping))
+        for folder, _, _ in os.walk(arriving):
+            sync_folder(Path(folder))
+        os.rename(arriving, destination)
+        sync_folder(destination.parent)
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _leaving(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.leaving")
+
+
+def _copier(stopping: threading.Event) -> Callable[[str, str], object]:
+    def copy(source: str, destination: str) -> object:
+        if stopping.is_set():
+            raise VocableError("service.stopping", "The service is stopping.", "Start it again and repeat this.")
+        try:
+            shutil.copy2(source, destination, follow_symlinks=False)
+            if not os.path.islink(destination):
+                sync(Path(destination))
+        except OSError as error:
+            raise write_error(Path(destination), error) from error
+        return destination
+
+    return copy
 
 
 def _read(path: Path) -> bytes:

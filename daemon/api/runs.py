@@ -56,13 +56,13 @@ async def stop_run(request: Request) -> Response:
 
 async def delete_run(request: Request) -> Response:
     """Move a run that ended, with its folder, to trash/; its word stays in the embeddings folder."""
-    run = await service_of(request).queue.commands.remove(request.path_params["run"])
+    run = await service_of(request).queue.removal.remove(request.path_params["run"])
     return reply(run.view)
 
 
 async def restore_run(request: Request) -> Response:
     """Take a deleted run back out of trash/."""
-    run = await service_of(request).queue.commands.restore(request.path_params["run"])
+    run = await service_of(request).queue.removal.restore(request.path_params["run"])
     return reply(run.view)
 
 
