@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,7 +20,17 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from daemon.paths import SOCKET_ENVIRONMENT, Workspace, find_socket
-from daemon.protocol.data import DatasetList, DatasetView, TemplateList, TemplateView
+from daemon.protocol.data import (
+    CaptionChange,
+    CaptionsReply,
+    ChangeCaptions,
+    DatasetDetail,
+    DatasetList,
+    DatasetView,
+    TemplateDetail,
+    TemplateList,
+    TemplateView,
+)
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunFile, RunFiles, RunList, RunView
 from daemon.protocol.service import (
@@ -54,7 +64,10 @@ CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 """A reply that takes longer means that the service hangs; long work answers at once with a job."""
 CHECK_TIMEOUT_S = 180.0
-"""The same where the service may have to read through a model of several gigabytes to know it."""
+"""The same where the service may have to read through a model of several gigabytes to know it, or to copy a run to
+another disk."""
+
+_PATIENT = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -116,10 +129,12 @@ class Client:
 
     async def delete_run(self, run: str) -> RunView:
         """Move a run that ended to trash/, where `folder` then is; `restore_run` takes it back."""
-        return _read_reply(await self._request("DELETE", f"/v1/runs/{quote(run, safe='')}"), RunView)
+        path = f"/v1/runs/{quote(run, safe='')}"
+        return _read_reply(await self._request("DELETE", path, limits=_PATIENT), RunView)
 
     async def restore_run(self, run: str) -> RunView:
-        return await self._post(f"/v1/runs/{quote(run, safe='')}/restore", RunView)
+        path = f"/v1/runs/{quote(run, safe='')}/restore"
+        return _read_reply(await self._request("POST", path, limits=_PATIENT), RunView)
 
     async def queue(self) -> QueueView:
         return await self._get("/v1/queue", QueueView)
@@ -191,6 +206,22 @@ class Client:
     async def datasets(self) -> list[DatasetView]:
         return (await self._get("/v1/datasets", DatasetList)).datasets
 
+    async def template(self, name: str) -> TemplateDetail:
+        return await self._get(f"/v1/templates/{quote(name, safe='')}", TemplateDetail)
+
+    async def dataset(self, name: str) -> DatasetDetail:
+        return await self._get(f"/v1/datasets/{quote(name, safe='')}", DatasetDetail)
+
+    async def read_picture(self, dataset: str, picture: str) -> bytes:
+        """The content of one picture of a dataset; whole in memory, so mind its size."""
+        return await self._request("GET", f"/v1/datasets/{quote(dataset, safe='')}/files/{quote(picture, safe='')}")
+
+    async def change_captions(self, dataset: str, changes: Sequence[CaptionChange]) -> CaptionsReply:
+        """Write captions; `undo` of the reply takes them back. Raises `caption.changed` when one is another by now."""
+        path = f"/v1/datasets/{quote(dataset, safe='')}/captions"
+        body = ChangeCaptions(changes=list(changes)).model_dump(mode="json")
+        return _read_reply(await self._request("PUT", path, body=body, limits=_PATIENT), CaptionsReply)
+
     async def models(self) -> list[ModelView]:
         limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         return (await self._get("/v1/models", ModelList, limits=limits)).models
@@ -232,8 +263,7 @@ class Client:
         self, path: str, reply: type[Reply], body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Post something that the service looks into before it answers."""
-        limits = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        return _read_reply(await self._request("POST", path, body=body, headers=headers, limits=limits), reply)
+        return _read_reply(await self._request("POST", path, body=body, headers=headers, limits=_PATIENT), reply)
 
     async def _request(
         self,

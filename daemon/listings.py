@@ -9,15 +9,17 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from daemon.protocol.data import DatasetView, TemplateView
+from daemon.protocol.data import DatasetView, TemplateDetail, TemplateView
 from daemon.runs import describe_error
 from engine.dataset.folder import PICTURE_SUFFIXES, natural_key
-from engine.dataset.templates import read_template, shipped_templates
+from engine.dataset.templates import find_template, read_template, shipped_templates
 from engine.errors import VocableError
 from engine.text import escape
 
 MAX_ENTRIES = 1000
 """Templates and datasets that are listed at most."""
+MAX_NAME = 250
+"""Bytes; with an ending, about what a file system takes."""
 
 
 def list_templates(folders: Sequence[Path]) -> list[TemplateView]:
@@ -40,6 +42,27 @@ def list_datasets(folders: Sequence[Path]) -> list[DatasetView]:
                 found.setdefault(path.name, path)
     names = sorted(found, key=natural_key)[:MAX_ENTRIES]
     return [_count(name, found[name]) for name in names]
+
+
+def show_template(name: str, folders: Sequence[Path]) -> TemplateDetail:
+    """A template with its prompts. Raises VocableError `template.unknown`."""
+    path = find_template(_check_name(name), folders)
+    view = _describe_template(path.stem, path)
+    return TemplateDetail(**view.model_dump(), lines=[] if view.error else list(read_template(path)))
+
+
+def find_dataset(name: str, folders: Sequence[Path]) -> Path:
+    """The folder that a dataset's name means. Raises VocableError `dataset.missing`."""
+    found = next((folder / name for folder in folders if (folder / _check_name(name)).is_dir()), None)
+    if found is None:
+        raise VocableError("dataset.missing", f"There is no dataset '{escape(name, 300)}'.", "List the datasets.")
+    return found
+
+
+def _check_name(name: str) -> str:
+    """A name that leads to no other place than a listed one; what cannot be one becomes a name that nothing has."""
+    is_name = name and not name.startswith(".") and "/" not in name and "\0" not in name
+    return name if is_name and len(os.fsencode(name)) < MAX_NAME else "?/"
 
 
 def _describe_template(name: str, path: Path) -> TemplateView:

@@ -6,7 +6,11 @@ Once published, a code keeps its meaning. The title of an error tells the partic
 from __future__ import annotations
 
 CODES: dict[str, tuple[int, str]] = {
+    "caption.changed": (409, "A caption is not the one that the change was made for; nothing was written."),
+    "dataset.caption": (422, "A caption cannot be read, or is named twice."),
+    "dataset.missing": (404, "There is no such dataset."),
     "dataset.picture": (422, "A picture that was named cannot be decoded."),
+    "dataset.unreadable": (422, "The system refuses to read the dataset's folder."),
     "disk.full": (507, "There is no room to write what was asked for."),
     "disk.verify": (500, "A file did not read back as it was written, and was not put in place."),
     "disk.write": (500, "The system refuses to write a file or folder."),
@@ -57,6 +61,7 @@ CODES: dict[str, tuple[int, str]] = {
     "service.stopping": (503, "The service is about to stop."),
     "settings.invalid": (422, "`vocable.toml`, or what was to be written into it, has faults."),
     "settings.stale": (412, "The settings are not those that the change was made for."),
+    "template.unknown": (404, "There is no such prompt template."),
 }
 
 

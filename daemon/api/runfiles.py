@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 
 from starlette.requests import Request
@@ -20,6 +22,9 @@ MAX_BYTES = 1 << 30
 CHUNK = 1 << 18
 TYPES = {
     ".png": "image/png",
+    **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
+    ".webp": "image/webp",
+    ".gif": "image/gif",
     ".txt": "text/plain; charset=utf-8",
     ".csv": "text/csv; charset=utf-8",
     ".json": "application/json",
@@ -34,15 +39,16 @@ class FileReply(Response):
     It is opened and closed in one call: a client that goes away between handler and response would leave it open.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
+    def __init__(self, name: str, open_it: Callable[[], int]) -> None:
+        """`open_it` gives the descriptor; called in a thread."""
         self._name = name
+        self._open = open_it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handle = await asyncio.to_thread(open_file, self._folder, self._name)
+        handle = await asyncio.to_thread(self._open)
         try:
             left = min(os.fstat(handle).st_size, MAX_BYTES)
-            kind = TYPES.get(PurePath(self._name).suffix, ANY)
+            kind = TYPES.get(PurePath(self._name).suffix.lower(), ANY)
             headers = {"content-length": str(left), "content-type": kind, "x-content-type-options": "nosniff"}
             encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": 200, "headers": encoded})
@@ -66,7 +72,8 @@ async def show_files(request: Request) -> Response:
 async def send_file(request: Request) -> Response:
     """Send one of these files; `name` is as the list has it, such as `images/fox-100.png`."""
     run = service_of(request).ledger.runs.find(request.path_params["run"])
-    return FileReply(Path(run.view.folder), request.path_params["name"])
+    name = request.path_params["name"]
+    return FileReply(name, partial(open_file, Path(run.view.folder), name))
 
 
 FINDING = ("run.ambiguous", "run.unknown")

@@ -84,7 +84,19 @@ def sparse(stage: Stage) -> dict[str, Any]:
 PICTURES = {"prompts": ["a"], "output": "/x.png", "model": "tiny"}
 NOT_FINITE = tensors(emb_params=np.full((1, 64), np.nan, np.float32))
 
+CAPTIONS = "/v1/datasets/faces/captions"
+
+
+def captions(*changes: dict[str, Any]) -> Request:
+    whole = [{"picture": "one.png", "text": "new", "was": None, **change} for change in changes]
+    return lambda stage: ("PUT", CAPTIONS, {"changes": whole})
+
+
 REQUESTS: dict[str, Request] = {
+    "caption.changed": captions({"was": "another"}),
+    "dataset.caption": captions({}, {}),
+    "dataset.missing": lambda stage: ("GET", "/v1/datasets/none", None),
+    "template.unknown": lambda stage: ("GET", "/v1/templates/nothing", None),
     "dataset.picture": convert(lambda stage: {"format": "png", "picture": stage.file("p.png", b"no picture")}),
     "disk.write": convert(lambda stage: {"output": stage.file("file", b"") + "/new.safetensors"}),
     "embedding.absent": convert(lambda stage: {"path": stage.file("plain.png", picture())}),
@@ -289,7 +301,19 @@ async def bad_settings(stage: Stage) -> Answer:
         return await read(http.put("/v1/settings", json=body, headers=headers))
 
 
+async def closed_folder(stage: Stage) -> Answer:
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async with stage.service() as (_, http):
+        stage.patch.setattr("daemon.captions.os.listdir", refuse)
+        answer = await read(http.get("/v1/datasets/faces"))
+        stage.patch.undo()
+        return answer
+
+
 PROVOKE: dict[str, Callable[[Stage], Awaitable[Answer]]] = {
+    "dataset.unreadable": closed_folder,
     "disk.full": full_disk,
     "disk.verify": bad_disk,
     "embedding.too_long": too_long,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
     """For every route: what the path's parameter stands for, and the body."""
     model = {"model": "tiny"}
     source = put(folder / "source.safetensors", encode_safetensors(word()))
+    caption = {"picture": "one.png", "text": "a face", "was": None}
     return {
         ("GET", "/v1/"): None,
         ("GET", "/v1/state"): None,
@@ -87,7 +89,10 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("GET", "/v1/settings"): None,
         ("PUT", "/v1/settings"): {"settings": {"service": {"idle_unload_s": 5}}},
         ("GET", "/v1/templates"): None,
+        ("GET", "/v1/templates/{name}"): "style",
         ("GET", "/v1/datasets"): None,
+        ("GET", "/v1/datasets/{name}"): "faces",
+        ("PUT", "/v1/datasets/{name}/captions"): ("faces", {"changes": [caption]}),
         ("POST", "/v1/shutdown"): None,
     }
 
@@ -96,6 +101,7 @@ async def test_every_reply_is_what_its_route_declares(running: Running, tmp_path
     endpoints = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
     stream = endpoints.pop(("GET", "/v1/events"))
     del endpoints["GET", "/v1/runs/{run}/files/{name:path}"]  # bytes; see test_runfiles.py
+    del endpoints["GET", "/v1/datasets/{name}/files/{picture}"]  # bytes; see test_captions.py
     async with open_http(running) as http:
         await check_stream(running, http, stream.status)
         at_work, waiting = await set_up(running)
@@ -105,7 +111,7 @@ async def test_every_reply_is_what_its_route_declares(running: Running, tmp_path
         for key, value in asked.items():
             method, path = key
             named, body = value if isinstance(value, tuple) else (value, None) if "{" in path else ("", value)
-            path = path.replace("{run}", str(named)).replace("{job}", str(named))
+            path = re.sub(r"\{\w+\}", str(named), path)
             headers = {"if-match": (await running.client.settings()).revision} if method == "PUT" else {}
             response = await http.request(method, path, json=body, headers=headers)
             assert (key, response.status_code) == (key, endpoints[key].status), response.text
