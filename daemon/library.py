@@ -1,9 +1,9 @@
-"""The library: which words the embeddings folder holds, and why a file there is none.
+"""A library: what the files of one watched folder are, and why one is not what it was meant to be.
 
-Created by the service; one task of its own follows the folder, has new content inspected, and keeps canonical copies
-for the worker in `cache/embeddings/`. Files are taken in batches, and whatever grows with their number is done in
-threads, so that ten thousand of them do not hold the service up. The invariant: a file's entry always comes from its
-whole content, and no file can hide another that is good.
+Created by the service, one for words and one for hypernetworks; `daemon.tables.Kind` says what tells them apart. One
+task follows the folder, has new content read (`daemon.examine`), and makes the table of what is known. Whatever grows
+with the number of files is done in threads, so that ten thousand of them do not hold the service up. The invariant: no
+file can hide another that is good.
 """
 
 from __future__ import annotations
@@ -13,45 +13,20 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
+from daemon.examine import RETRY_S, Due, Entry, Examiner
+from daemon.inspector.facts import F
 from daemon.inspector.inspector import Inspector
-from daemon.inspector.intake import take_in
-from daemon.inspector.judge import Judgement, judge
-from daemon.inspector.verdicts import Verdict, VerdictCache
-from daemon.protocol.service import WordView
+from daemon.tables import Kind, Table, Target, View
 from daemon.watch import FolderWatch, Stamp, Timing
-from daemon.words import SUFFIXES, Found, Table, Target, describe, tabulate
-from engine.errors import VocableError
-from engine.names import fold_name, sanitize_name
+from engine.names import fold_name
 from engine.text import escape
 
 _log = logging.getLogger(__name__)
-
-_PREVIEWS = tuple(f".preview{suffix}" for suffix in SUFFIXES)
-"""`NAME.preview.png` shows the word NAME to other programs and is no word itself."""
-
-_RETRIES_S = (1.0, 2.0, 4.0, 8.0)
-"""When a file that could not be read is tried again although nothing says that it changed."""
-
-_INCOMPLETE = "embedding.unreadable"
-"""May be a file whose end is still to come; after some tries it is what it is."""
-
-_TRANSIENT = frozenset({"file.busy", "file.unreadable", "inspector.start", "disk.full", "disk.write"})
-"""Faults of the machine at that moment; they are tried again for ever, at last once a minute."""
-
-_NO_NAME = VocableError(
-    "embedding.name",
-    "The file's name holds nothing that could name a word.",
-    "Rename the file: letters, digits, blanks and . _ - are possible.",
-)
-
-_BATCH_FILES = 128
-_BATCH_BYTES = 32 << 20
-"""Files are read so many at a time, or fewer when they are large."""
 
 _TELL_S = 0.25
 _TELL_COSTS = 20
@@ -60,56 +35,26 @@ _TELL_COSTS = 20
 _SETTLE_FILES = 500
 """After so many more or fewer files the garbage collector is told; see `_settle_memory`."""
 
-_CHECK_S = 60.0
+_CHECK_S = RETRY_S
 """Time between looks at the canonical copies, which anybody may delete."""
 
 
-@dataclass(frozen=True)
-class _Due:
-    """A file that is to be read now."""
-
-    path: Path
-    stamp: Stamp
-    tries: int
-    """How often this stamp was read."""
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """A file that was read."""
-
-    due: _Due
-    sha256: str = ""
-    data: bytes = b""
-    """Empty when its verdict is known."""
-    verdict: Verdict | None = None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What is known of one file, and as of when."""
-
-    stamp: Stamp
-    found: Found
-    tries: int
-    retry_at: float
-    """Monotonic time of the next try; infinite when there is none."""
-
-
-class Library:
-    """The words of one folder. Every method is called on the event loop.
+class Library(Generic[F]):
+    """The files of one folder. Every method is called on the event loop.
 
     Args:
-        folder: the embeddings folder; sub-folders count too.
+        kind: what the files are meant to be.
+        folder: sub-folders count too.
         cache: the workspace's cache folder.
         inspector: reads foreign bytes; closed by whoever made it.
-        on_change: called after `words()` or `usable()` changed.
+        on_change: called after `table` or `usable()` changed.
         timing: waits of the watch.
         polling: see FolderWatch.
     """
 
     def __init__(
         self,
+        kind: Kind[F],
         *,
         folder: Path,
         cache: Path,
@@ -118,14 +63,13 @@ class Library:
         timing: Timing | None = None,
         polling: bool | None = None,
     ) -> None:
+        self._kind = kind
         self._folder = folder
-        self._verdicts = VerdictCache(cache / "embeddings")
-        self._inspector = inspector
+        self._examiner = Examiner(kind, cache, inspector)
         self._on_change = on_change
         self._watch = FolderWatch(folder, self._notice, timing=timing, polling=polling)
         self._target: Target | None = None
-        self._entries: dict[Path, _Entry] = {}
-        self._lost: dict[str, Verdict] = {}
+        self._entries: dict[Path, Entry[F]] = {}
         self._table = Table(None)
         self._is_stale = False
         self._tell_at = 0.0
@@ -135,7 +79,7 @@ class Library:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to follow the folder, making it when it is missing. Words appear as they are read; `rescan` waits."""
+        """Begin to follow the folder, making it when it is missing. Files are told as they are read; `rescan` waits."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
         await self._watch.start()
@@ -158,7 +102,7 @@ class Library:
                 pass
 
     def fit(self, target: Target) -> None:
-        """Compare the words with another model; the table follows soon, after `rescan` for certain."""
+        """Compare the files with another model; the table follows soon, after `rescan` for certain."""
         if target != self._target:
             self._target = target
             self._is_stale = True
@@ -166,26 +110,22 @@ class Library:
 
     @property
     def target(self) -> Target | None:
-        """The model that words are compared with."""
+        """The model that files are compared with."""
         return self._target
 
     @property
     def table(self) -> Table:
-        """Every file that is a word or was meant to be one. It is replaced as a whole, never changed."""
+        """Every file that is what it was meant to be, or was meant to be it. Replaced as a whole, never changed."""
         return self._table
 
-    def words(self) -> list[WordView]:
-        """By name without regard to case; texts are escaped. Takes its time with thousands: see `table`."""
-        return [WordView.model_construct(**view) for view in self._table.views]
-
-    def named(self, name: str) -> list[WordView]:
-        """The files that are words of this name, without regard to case, or were meant to be."""
+    def named(self, name: str) -> list[View]:
+        """What there is of this name, without regard to case, or was meant to be."""
         folded = fold_name(name)
-        return [WordView.model_construct(**view) for view in self._table.views if fold_name(view["name"]) == folded]
+        return [view for view in self._table.views if fold_name(view["name"]) == folded]
 
     def usable(self) -> list[dict[str, Any]]:
-        """The wire's `words`: each readable word that has its name, of any width; the worker knows its model's."""
-        return self._table.words
+        """What the worker is told: each readable thing that has its name, for any model; it knows which one it has."""
+        return self._table.wire
 
     def health(self) -> dict[str, Any]:
         """How the folder is watched; see FolderWatch.health."""
@@ -206,7 +146,7 @@ class Library:
                         checked = time.monotonic()
                     await self._refresh()
             except Exception:
-                _log.exception("reading the embeddings folder failed")
+                _log.exception("reading %s/ failed", self._folder.name)
                 await asyncio.sleep(1)
 
     def _next_try_in(self) -> float:
@@ -220,97 +160,39 @@ class Library:
         while due:
             if time.monotonic() >= self._tell_at:
                 await self._publish()
-            count = await self._examine(due[:_BATCH_FILES])
-            due = due[count:]
+            entries = await self._examiner.examine(due)
+            self._entries.update(entries)
+            self._is_stale = True
+            due = due[len(entries) :]
             if self._dirty.is_set():
                 return True
         await self._publish()
         return self._dirty.is_set()
 
-    def _plan(self, files: Mapping[Path, Stamp]) -> tuple[dict[Path, _Entry], list[_Due]]:
+    def _plan(self, files: Mapping[Path, Stamp]) -> tuple[dict[Path, Entry[F]], list[Due]]:
         """Find out which entries still hold and which files are to be read, newest first. Runs in a thread."""
         now = time.monotonic()
-        kept: dict[Path, _Entry] = {}
-        due: list[_Due] = []
+        kept: dict[Path, Entry[F]] = {}
+        due: list[Due] = []
         for path, stamp in files.items():
-            if not _may_be_word(path.name):
+            if not self._kind.is_meant(path.name):
                 continue
             known = self._entries.get(path)
             if known is not None:
                 kept[path] = known
             is_current = known is not None and known.stamp == stamp
             if known is None or not is_current or now >= known.retry_at:
-                due.append(_Due(path, stamp, known.tries if known is not None and is_current else 0))
+                due.append(Due(path, stamp, known.tries if known is not None and is_current else 0))
         if len(kept) != len(self._entries):
             self._is_stale = True
         due.sort(key=lambda file: file.stamp.ctime_ns, reverse=True)
         return kept, due
 
-    async def _examine(self, batch: Sequence[_Due]) -> int:
-        """Read some of the files of `batch` from its start, and enter what they hold; returns how many they were."""
-        taken = await asyncio.to_thread(self._take_in, batch)
-        unknown = {file.sha256: file.data for file in taken if file.verdict is None}
-        judgements = await asyncio.gather(*(self._judge(sha256, data) for sha256, data in unknown.items()))
-        judged = dict(zip(unknown, judgements, strict=True))
-        self._entries.update(await asyncio.to_thread(self._enter, taken, judged))
-        self._is_stale = True
-        return len(taken)
-
-    def _take_in(self, batch: Sequence[_Due]) -> list[_Taken]:
-        """Read files, and look up what is known of their content. Runs in a thread."""
-        taken: list[_Taken] = []
-        held = 0
-        for due in batch:
-            try:
-                content = take_in(due.path)
-            except VocableError as error:
-                taken.append(_Taken(due, verdict=_as_verdict(error)))
-                continue
-            verdict = self._lost.get(content.sha256) or self._verdicts.find(content.sha256)
-            taken.append(_Taken(due, content.sha256, b"" if verdict else content.data, verdict))
-            held += len(taken[-1].data)
-            if held > _BATCH_BYTES:
-                break
-        return taken
-
-    async def _judge(self, sha256: str, data: bytes) -> Judgement:
-        """Find out what a content is."""
-        try:
-            return await judge(self._inspector, data)
-        except VocableError as error:
-            verdict = _as_verdict(error)
-            if error.code == "inspector.lost":
-                _log.warning("a file with hash %s was given up: %s", sha256[:12], error.title)
-                self._lost[sha256] = verdict  # for this life only: the machine may have been at fault
-            return Judgement(verdict, ())
-
-    def _enter(self, taken: Sequence[_Taken], judged: Mapping[str, Judgement]) -> dict[Path, _Entry]:
-        """Write down what was found out, and make entries of it. Runs in a thread."""
-        verdicts = {sha256: self._keep(sha256, judgement) for sha256, judgement in judged.items()}
-        entries = {}
-        for file in taken:
-            verdict = verdicts[file.sha256] if file.verdict is None else file.verdict
-            if not sanitize_name(file.due.path.stem) and any(not word.name for word in verdict.words):
-                verdict = _as_verdict(_NO_NAME)
-            retry_at = time.monotonic() + _retry_in_s(verdict.code, file.due.tries)
-            found = describe(file.due.path, file.sha256, verdict)
-            entries[file.due.path] = _Entry(file.due.stamp, found, file.due.tries + 1, retry_at)
-        return entries
-
-    def _keep(self, sha256: str, judgement: Judgement) -> Verdict:
-        if judgement.verdict.code.startswith("inspector."):
-            return judgement.verdict
-        try:
-            self._verdicts.keep(sha256, judgement.verdict, judgement.canonical)
-        except VocableError as error:
-            return _as_verdict(error)
-        return judgement.verdict
-
     async def _drop_lost_copies(self) -> None:
-        """Forget words whose canonical copy was deleted, so that they are read again."""
+        """Forget what lost its canonical copy, so that it is read again."""
 
         def find_lost() -> list[Path]:
-            return [path for path, entry in self._entries.items() if self._verdicts.lacks(entry.found.verdict)]
+            return [path for path, entry in self._entries.items() if self._examiner.lacks(entry)]
 
         for path in await asyncio.to_thread(find_lost):
             self._entries[path] = replace(self._entries[path], retry_at=0.0)
@@ -339,23 +221,6 @@ class Library:
 
     def _tabulate(self, target: Target | None) -> tuple[Table, bool]:
         found = {path: entry.found for path, entry in self._entries.items()}
-        table = tabulate(found, self._folder, target, self._verdicts.canonical)
+        table = self._kind.tabulate(found, self._folder, target, self._examiner.canonical)
         before = self._table
-        return table, (before.json, before.words, before.target) != (table.json, table.words, table.target)
-
-
-def _may_be_word(name: str) -> bool:
-    folded = name.lower()
-    return folded.endswith(SUFFIXES) and not folded.endswith(_PREVIEWS)
-
-
-def _retry_in_s(code: str, tries: int) -> float:
-    if code not in _TRANSIENT and code != _INCOMPLETE:
-        return float("inf")
-    if tries < len(_RETRIES_S):
-        return _RETRIES_S[tries]
-    return _CHECK_S if code in _TRANSIENT else float("inf")
-
-
-def _as_verdict(error: VocableError) -> Verdict:
-    return Verdict(code=error.code, title=error.title, hint=error.hint)
+        return table, (before.json, before.wire, before.target) != (table.json, table.wire, table.target)

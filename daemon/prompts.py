@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daemon.inspector.facts import WordFacts
 from daemon.library import Library
 from daemon.protocol.words import TokensReply, TokensRequest
 from daemon.targets import Targets
@@ -34,7 +35,7 @@ class Prompts:
         targets: where models are found.
     """
 
-    def __init__(self, library: Library, targets: Targets) -> None:
+    def __init__(self, library: Library[WordFacts], targets: Targets) -> None:
         self._library = library
         self._targets = targets
         self._lexicon: tuple[Words, PromptTokenizer, ModelEntry, Lexicon, Words] | None = None

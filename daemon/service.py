@@ -50,6 +50,7 @@ from daemon.runs import Run
 from daemon.settings import Settings
 from daemon.targets import Targets
 from daemon.wordfiles import check_absolute, convert_file, inspect_files, read_picture_text
+from daemon.words import EMBEDDINGS
 from daemon.worker.supervise import Limits, Worker, WorkerExit
 from engine.errors import VocableError
 from engine.models.catalog import find_model, list_models
@@ -94,6 +95,7 @@ class Service:
         self._inspector = Inspector()
         self.ledger = Ledger(History(workspace.database), self.hub)
         self.library = Library(
+            EMBEDDINGS,
             folder=workspace.embeddings,
             cache=workspace.cache,
             inspector=self._inspector,
@@ -199,7 +201,7 @@ class Service:
         found = await self._resolve(recipe)
         other = self.ledger.runs.namesake(recipe.name)
         warnings = [
-            f"{word.path} is replaced when the run ends; a copy goes to trash/."
+            f"{word['path']} is replaced when the run ends; a copy goes to trash/."
             for word in self.library.named(recipe.name)
         ]
         if other:
@@ -252,7 +254,7 @@ class Service:
             raise VocableError("embedding.name", f"'{request.name}' {fault}.", "Choose another name.")
         await self._check_model(request.model)
         destination = self.workspace.embeddings / f"{request.name}.safetensors"
-        known = [Path(word.path) for word in self.library.named(request.name)]
+        known = [Path(word["path"]) for word in self.library.named(request.name)]
         others = [path for path in known if path != destination]
         is_there = await asyncio.to_thread(os.path.lexists, destination)
         if (known or is_there) and not request.overwrite:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from daemon.words import Target
+from daemon.tables import Target
 from engine.errors import VocableError
-from engine.models.catalog import STARTER, ModelEntry, find_model
+from engine.models.catalog import STARTER, ModelEntry, find_model, read_config
 from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 _KEPT = 4
@@ -58,12 +58,12 @@ class Targets:
 
     def _find(self, reference: str) -> Target:
         entry = self._entry(reference)
+        target = Target(entry.name, entry.width, entry.hash, channels=read_channels(entry))
         try:
-            vocabulary = read_tokenizer(entry)
+            return replace(target, vocabulary=read_tokenizer(entry))
         except VocableError as error:
             _log.warning("words are compared by name only: %s", error.title)
-            return Target(entry.name, entry.width, entry.hash)
-        return Target(entry.name, entry.width, entry.hash, vocabulary=vocabulary)
+            return target
 
     def _entry(self, reference: str) -> ModelEntry:
         if reference:
@@ -80,6 +80,17 @@ def read_tokenizer(entry: ModelEntry) -> PromptTokenizer:
     except OSError:
         changed = ()
     return _read(folder, changed)
+
+
+def read_channels(entry: ModelEntry) -> tuple[int, ...]:
+    """Channel counts of the contexts of a model's attention, rising; empty when its configuration does not tell."""
+    try:
+        config, _ = read_config(entry.path, "unet/config.json")
+        blocks = zip(config["down_block_types"], config["block_out_channels"], strict=True)
+        own = {int(width) for kind, width in blocks if "Attn" in kind} | {int(config["block_out_channels"][-1])}
+        return tuple(sorted(own | {entry.width}))
+    except (VocableError, KeyError, TypeError, ValueError):
+        return ()
 
 
 @lru_cache(maxsize=_KEPT)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ from daemon.protocol.words import (
     WordReport,
 )
 from daemon.runs import describe_error
-from daemon.words import Target, beware, misfit
+from daemon.tables import Target
+from daemon.words import beware, misfit
 from engine.errors import VocableError
-from engine.files import write_atomically
+from engine.files import write_atomically, write_error
 from engine.names import sanitize_name
 from engine.text import escape
 
@@ -167,10 +170,45 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 
 def _write(files: Sequence[tuple[Path, bytes]], overwrite: bool) -> None:
+    """Write all files, or leave everything as it was: half of a word is none."""
     for path, _ in files:
         _check_free(path, overwrite)
-    for path, data in files:
-        write_atomically(path, data, verify=_comparing(path, data), overwrite=overwrite)
+    kept: dict[Path, Path] = {}
+    written: list[Path] = []
+    try:
+        if len(files) > 1:
+            kept = {path: _keep(path) for path, _ in files if os.path.lexists(path)}
+        for path, data in files:
+            write_atomically(path, data, verify=_comparing(path, data), overwrite=overwrite)
+            written.append(path)
+    except BaseException:
+        for path in written:
+            _take_back(path, kept.get(path))
+        raise
+    finally:
+        for second_name in kept.values():
+            second_name.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> Path:
+    """Give a file that is about to be replaced a second name. Raises VocableError `disk.*`."""
+    second_name = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            os.link(path, second_name, follow_symlinks=False)
+        except OSError:  # not every file system has links
+            shutil.copy2(path, second_name, follow_symlinks=False)
+    except OSError as error:
+        second_name.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    return second_name
+
+
+def _take_back(path: Path, before: Path | None) -> None:
+    if before:
+        os.replace(before, path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _comparing(path: Path, data: bytes) -> Callable[[bytes], None]:

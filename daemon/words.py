@@ -6,16 +6,17 @@ token ids belong to one readable file, and every other that claims them says whi
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from daemon.inspector.verdicts import Verdict, WordFacts
+from daemon.inspector.facts import WordFacts
+from daemon.inspector.intake import MAX_BYTES
+from daemon.inspector.verdicts import Verdict
 from daemon.protocol.service import WordView
-from engine.models.catalog import other_model
-from engine.names import fold_name, sanitize_name
+from daemon.tables import Found, Kind, Table, Target, View, describe_path, make_table, rank, trained_elsewhere
+from engine.names import fold_name
 from engine.text import escape
 
 SUFFIXES = (".safetensors", ".png", ".webp", ".pt", ".bin")
@@ -24,81 +25,27 @@ SUFFIXES = (".safetensors", ".png", ".webp", ".pt", ".bin")
 _ABSENT = "embedding.absent"
 """Code of the verdict on a picture that carries no word and never claimed to."""
 
-_JSON_PIECE = 256
-"""Views that are written as JSON in one go; the event loop waits for no more than one such piece."""
-
-View = dict[str, Any]
-"""The values of a WordView: there may be many thousands, and plain ones cost least to keep."""
-
-
-class Vocabulary(Protocol):
-    """What is needed of a model's tokenizer (`engine.prompt.tokenizer.PromptTokenizer`)."""
-
-    @property
-    def name_ids(self) -> Callable[[str], tuple[int, ...]]: ...
-    def is_ordinary(self, ids: Sequence[int]) -> bool: ...
+_NO_NAME: Verdict[WordFacts] = Verdict(
+    code="embedding.name",
+    title="The file's name holds nothing that could name a word.",
+    hint="Rename the file: letters, digits, blanks and . _ - are possible.",
+)
 
 
-@dataclass(frozen=True)
-class Target:
-    """The base model that words are compared with."""
-
-    name: str
-    width: int
-    hash: str = ""
-    """10 hex digits."""
-    split: int = 0
-    """Columns of the first of two text encoders, else 0."""
-    vocabulary: Vocabulary | None = None
-    """None when the model's tokenizer cannot be read: then names are compared as texts only."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is known of one file, made ready for the table."""
-
-    sha256: str
-    """Empty when it could not be read."""
-    verdict: Verdict
-    rank: tuple[int, int, str]
-    """Who has a name first: the shallower folder, the kind of file, the path."""
-    views: tuple[View, ...]
-    """As each of its words is told while nothing speaks against it; one for a file that holds none."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """The words of a folder, for one model."""
-
-    target: Target | None
-    views: list[View] = field(default_factory=list)
-    """By name without regard to case."""
-    words: list[dict[str, Any]] = field(default_factory=list)
-    """The wire's `words`: each readable one that has its name among those of its width, in order of precedence."""
-    json: bytes = b"[]"
-    """`views` as JSON."""
-    usable: int = 0
-    """How many of the views are."""
-
-
-def describe(path: Path, sha256: str, verdict: Verdict) -> Found:
+def describe(path: Path, sha256: str, verdict: Verdict[WordFacts]) -> Found[WordFacts]:
     """Say what a file holds; foreign text is escaped."""
-    own_name = sanitize_name(path.stem)
-    shown = verdict.named(own_name or path.stem)
-    view = WordView(
-        name=own_name or escape(path.stem, 64),
-        path=escape(str(path), 5000),
-        usable=verdict.readable,
-        verdict="usable" if verdict.readable else "unreadable",
-        reason=escape(f"{shown.title} {shown.hint}".strip(), 500),
-        flavour=escape(verdict.flavour, 100),
-        hash=sha256[:12],
-    ).model_dump()
-    views = tuple(view | _facts(word, own_name) for word in verdict.words) or (view,)
-    return Found(sha256, verdict, (len(path.parts), SUFFIXES.index(path.suffix.lower()), str(path)), views)
+    own_name, view = describe_path(path, sha256, verdict)
+    if not own_name and any(not word.name for word in verdict.contents):
+        verdict = _NO_NAME
+        _, view = describe_path(path, sha256, verdict)
+    values = WordView(**view).model_dump()
+    views = tuple(values | _facts(word, own_name) for word in verdict.contents) or (values,)
+    return Found(sha256, verdict, rank(path, SUFFIXES), views)
 
 
-def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, canonical: Callable[[str], Path]) -> Table:
+def tabulate(
+    found: Mapping[Path, Found[WordFacts]], root: Path, target: Target | None, canonical: Callable[[str], Path]
+) -> Table:
     """Give each name, and each sequence of token ids, to one word.
 
     Args:
@@ -113,21 +60,12 @@ def tabulate(found: Mapping[Path, Found], root: Path, target: Target | None, can
         if not file.verdict.readable:
             views += () if file.verdict.code == _ABSENT else file.views
             continue
-        for view, word in zip(file.views, file.verdict.words, strict=True):
+        for view, word in zip(file.views, file.verdict.contents, strict=True):
             holder = holders.take(view["name"], word, path)
             if holder.owns_name:
                 words.append(_on_the_wire(view["name"], file.sha256, word, canonical))
             views.append(_explain(view, word, holder, target))
-    views.sort(key=lambda view: (fold_name(view["name"]), view["name"], view["path"]))
-    return Table(target, views, words, _write_json(views), sum(view["usable"] for view in views))
-
-
-def _write_json(views: Sequence[View]) -> bytes:
-    pieces = [
-        json.dumps(views[start : start + _JSON_PIECE], separators=(",", ":"))[1:-1]
-        for start in range(0, len(views), _JSON_PIECE)
-    ]
-    return f"[{','.join(pieces)}]".encode()
+    return make_table(target, views, words)
 
 
 def widths(width: int, split: int) -> str:
@@ -219,10 +157,8 @@ def beware(name: str, model: str, model_hash: str, target: Target | None) -> str
     warnings = []
     if target.vocabulary is not None and target.vocabulary.is_ordinary(target.vocabulary.name_ids(name)):
         warnings.append(f"'{name}' is an ordinary word: every prompt with it uses this embedding instead.")
-    trained_on = other_model(model, model_hash, name=target.name, hash=target.hash)
-    if trained_on:
-        warnings.append(f"It was trained on {escape(trained_on, 250)}, not on {escape(target.name, 100)}.")
-    return " ".join(warnings)
+    warnings.append(trained_elsewhere(model, model_hash, target))
+    return " ".join(filter(None, warnings))
 
 
 def _on_the_wire(name: str, sha256: str, word: WordFacts, canonical: Callable[[str], Path]) -> dict[str, Any]:
@@ -237,3 +173,15 @@ def _on_the_wire(name: str, sha256: str, word: WordFacts, canonical: Callable[[s
         "model": word.model,
         "model_hash": word.model_hash,
     }
+
+
+EMBEDDINGS = Kind(
+    cache="embeddings",
+    facts=WordFacts,
+    question="read words",
+    suffixes=SUFFIXES,
+    max_bytes=MAX_BYTES,
+    incomplete="embedding.unreadable",
+    describe=describe,
+    tabulate=tabulate,
+)

@@ -14,12 +14,11 @@ import socket
 from typing import NoReturn
 
 from daemon.inspector.frames import pack, read_frame
+from daemon.inspector.limits import address_space, cpu_s
 from daemon.inspector.operations import OPERATIONS
 from daemon.worker import guards
 from engine.errors import VocableError
 
-ADDRESS_SPACE = 1 << 30
-CPU_S = 10
 OPEN_FILES = 16
 
 _CODECS = ("raw_unicode_escape", "unicode_escape", "utf-8", "utf-16", "latin-1", "ascii", "shift_jis")
@@ -38,11 +37,12 @@ def warm_up() -> None:
         codecs.lookup(name)
 
 
-def serve(connection: int, parent: int) -> NoReturn:
+def serve(connection: int, parent: int, size: int = 0) -> NoReturn:
     """Answer the question that comes over the socket `connection`. Called right after fork.
 
     Args:
         parent: process id of the fork server.
+        size: bytes of the question, as the supervisor tells it.
     """
     code = EXIT_FAILED
     try:
@@ -50,7 +50,7 @@ def serve(connection: int, parent: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         os.dup2(connection, 0)
         os.closerange(3, 1 << 20)
-        confine()
+        confine(size)
         code = answer(socket.socket(fileno=0))
     except BrokenPipeError:
         pass  # nobody waits for the answer any more
@@ -58,11 +58,15 @@ def serve(connection: int, parent: int) -> NoReturn:
         os._exit(code)
 
 
-def confine() -> None:
-    """Limit this process for good: memory, processor time, files, children. What it needs is imported already."""
+def confine(size: int = 0) -> None:
+    """Limit this process for good: memory, processor time, files, children. What it needs is imported already.
+
+    Args:
+        size: bytes of the question; a large one gets more memory and time.
+    """
     limits = {
-        resource.RLIMIT_AS: ADDRESS_SPACE,
-        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_AS: address_space(size),
+        resource.RLIMIT_CPU: cpu_s(size),
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: OPEN_FILES,
@@ -81,7 +85,7 @@ def answer(connection: socket.socket) -> int:
     except VocableError as error:
         reply, results = {"error": error.to_dict()}, []
     except MemoryError:
-        title = f"Reading the file takes more than {ADDRESS_SPACE >> 20} MiB of memory."
+        title = f"Reading the file takes more than {resource.getrlimit(resource.RLIMIT_AS)[0] >> 20} MiB of memory."
         reply, results = {"error": {"code": "embedding.unreadable", "title": title, "hint": ""}}, []
     for piece in pack(reply, results):
         connection.sendall(piece)

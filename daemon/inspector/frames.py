@@ -12,8 +12,6 @@ from typing import Any, BinaryIO
 
 MAX_HEADER = 16 << 20
 """Longest header in bytes."""
-MAX_ANSWER = 96 << 20
-"""Longest answer in bytes, its parts included."""
 
 _PREFIX = 4
 
@@ -31,15 +29,16 @@ def pack(header: Message, parts: Sequence[bytes] = ()) -> list[bytes]:
     return [len(data).to_bytes(_PREFIX, "big") + data, *parts]
 
 
-def unpack(data: bytes) -> tuple[Message, list[bytes]]:
+def unpack(data: bytes | bytearray) -> tuple[Message, list[bytes]]:
     """Take a frame apart that fills `data` exactly. Raises FrameError."""
-    header, end = _parse_header(data[_PREFIX : _PREFIX + _length(data[:_PREFIX])]), _PREFIX + _length(data[:_PREFIX])
+    end = _PREFIX + _length(bytes(data[:_PREFIX]))
+    header = _parse_header(bytes(data[_PREFIX:end]))
     lengths = _part_lengths(header)
     if end + sum(lengths) != len(data):
         raise FrameError(f"{len(data)} bytes came, {end + sum(lengths)} were told")
-    parts = []
+    parts, view = [], memoryview(data)  # slices of the bytes themselves would be copied twice
     for length in lengths:
-        parts.append(data[end : end + length])
+        parts.append(bytes(view[end : end + length]))
         end += length
     return header, parts
 

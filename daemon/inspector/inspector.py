@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.inspector.frames import MAX_ANSWER, FrameError, Message, pack, unpack
+from daemon.inspector.frames import FrameError, Message, pack, unpack
+from daemon.inspector.limits import answer_bytes, extra_s
 from daemon.worker.exits import signal_name
 from engine.errors import VocableError
 
@@ -43,7 +44,7 @@ class Inspector:
 
     Args:
         command: the fork server; tests put faulty ones here.
-        wall_s: time for one answer.
+        wall_s: time for one answer; large files get more.
         idle_s: the fork server ends after so long without a question.
         at_once: children beside each other.
     """
@@ -179,18 +180,19 @@ class _Server:
 
     async def ask(self, pieces: Sequence[bytes], wall_s: float) -> tuple[Message, list[bytes]]:
         """Have one child made and talk to it. Raises VocableError, or _ServerLost."""
-        number = next(self._numbers)
+        number, size = next(self._numbers), sum(map(len, pieces))
+        wall_s, max_answer = wall_s + 2 * extra_s(size), answer_bytes(size)
         ended = self._ends[number] = asyncio.get_running_loop().create_future()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             with ours:
                 with theirs:
-                    self._send({"do": "fork", "id": number, "wall_s": wall_s}, theirs.fileno())
+                    self._send({"do": "fork", "id": number, "wall_s": wall_s, "size": size}, theirs.fileno())
                 async with asyncio.timeout(wall_s + GRACE_S):
-                    output = await _converse(ours, pieces)
-                    if len(output) > MAX_ANSWER:
-                        raise lost(f"answered more than {MAX_ANSWER >> 20} MiB")
+                    output = await _converse(ours, pieces, max_answer)
+                    if len(output) > max_answer:
+                        raise lost(f"answered more than {max_answer >> 20} MiB")
                     ours.close()
                     _check_end(await ended, wall_s)
         except TimeoutError:
@@ -245,19 +247,19 @@ class _Server:
                 waiting.set_exception(_ServerLost())
 
 
-async def _converse(connection: socket.socket, pieces: Sequence[bytes]) -> bytes:
+async def _converse(connection: socket.socket, pieces: Sequence[bytes], max_bytes: int) -> bytearray:
     """Send a question while its answer is read; stops reading an answer that is too long."""
     feeding = asyncio.create_task(_feed(connection, pieces))
     output = bytearray()
     try:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):  # it ended; how, the fork server tells
-            while len(output) <= MAX_ANSWER and (chunk := await loop.sock_recv(connection, _CHUNK)):
+            while len(output) <= max_bytes and (chunk := await loop.sock_recv(connection, _CHUNK)):
                 output += chunk
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
-    return bytes(output)
+    return output
 
 
 async def _feed(connection: socket.socket, pieces: Sequence[bytes]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from engine.errors import VocableError
 
 MAX_BYTES = 64 << 20
-"""Largest file that is read at all; the reader of each format has its own, lower limit."""
+"""Largest file that is read where nobody says otherwise; the reader of each format has its own, lower limit."""
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -63,7 +63,8 @@ def _read(handle: int, max_bytes: int) -> bytes:
         raise _wrong_kind()
     if before.st_size > max_bytes:
         title = f"The file is {-(-before.st_size >> 20)} MiB large; at most {max_bytes >> 20} are read."
-        raise VocableError("file.size", title, "What belongs here is far smaller; move this file elsewhere.")
+        hint = "What belongs here is smaller. A hypernetwork belongs into hypernetworks/, a base model into models/."
+        raise VocableError("file.size", title, hint)
     with os.fdopen(handle, "rb", closefd=False) as file:
         data = file.read(max_bytes + 1)
     after = os.fstat(handle)

@@ -52,7 +52,7 @@ class _Child:
 class ForkServer:
     """Forks on request, kills what takes too long or is not wanted any more, and tells how each child ended.
 
-    From the supervisor: `{"do": "fork", "id", "wall_s"}` with one descriptor, `{"do": "kill", "id"}`. To it:
+    From the supervisor: `{"do": "fork", "id", "wall_s", "size"}` with one descriptor, `{"do": "kill", "id"}`. To it:
     `{"id", "code", "late"}` when a child is reaped, `code` negative for a signal; `{"id", "refused"}` when there was
     no child to be had.
     """
@@ -87,14 +87,14 @@ class ForkServer:
             return False
         request = json.loads(data)
         if request["do"] == "fork":
-            self._fork(request["id"], request["wall_s"], descriptors[0])
+            self._fork(request["id"], request["wall_s"], request["size"], descriptors[0])
         else:
             for running in self._children.values():
                 if running.number == request["id"]:
                     self._kill(running)
         return True
 
-    def _fork(self, number: int, wall_s: float, connection: int) -> None:
+    def _fork(self, number: int, wall_s: float, size: int, connection: int) -> None:
         own_pid = os.getpid()
         try:
             pid = os.fork()
@@ -103,7 +103,7 @@ class ForkServer:
             self._tell({"id": number, "refused": os.strerror(error.errno or 0)})
             return
         if pid == 0:
-            child.serve(connection, own_pid)
+            child.serve(connection, own_pid, size)
         os.close(connection)
         started = _Child(number, pid, os.pidfd_open(pid), time.monotonic() + wall_s)
         self._children[pid] = started

@@ -19,6 +19,9 @@ from engine.embedding.read import read_words
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors
 from engine.errors import VocableError
+from engine.hypernetwork import facts as hypernetwork_facts
+from engine.hypernetwork.read import is_hypernetwork, read_hypernetwork
+from engine.hypernetwork.write import encode_safetensors as encode_hypernetwork
 from engine.sampling.carriers import read_parameters
 
 MAX_TEXT = 300
@@ -28,19 +31,49 @@ Message = dict[str, Any]
 Answer = tuple[Message, Sequence[bytes]]
 
 
-def read(header: Message, parts: Sequence[bytes]) -> Answer:
-    """Read every word of a file; `words` tells what they are, the parts are their canonical files in that order.
+def read_as_words(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Read every word of a file; `contents` tells what they are, the parts are their canonical files in that order.
 
     The file is read under the stem STEM, so that the answer holds for every name that the file may have.
     """
-    found = read_words(parts[0], STEM)
+    try:
+        found = read_words(parts[0], STEM)
+    except VocableError:
+        if is_hypernetwork(parts[0]):
+            raise _misplaced("embedding", "hypernetwork") from None
+        raise
     canonical = [encode_safetensors(word) for word in found.words]
-    return {"flavour": found.flavour[:MAX_TEXT], "words": [_facts(word) for word in found.words]}, canonical
+    return {"flavour": found.flavour[:MAX_TEXT], "contents": [_facts(word) for word in found.words]}, canonical
+
+
+def read_as_hypernetwork(header: Message, parts: Sequence[bytes]) -> Answer:
+    """Read a hypernetwork, as `read_as_words` reads words."""
+    try:
+        network = read_hypernetwork(parts[0], STEM)
+    except VocableError:
+        if _holds_words(parts[0]):
+            raise _misplaced("hypernetwork", "embedding") from None
+        raise
+    facts = {
+        "step": network.step,
+        "model": network.model[:MAX_TEXT],
+        "model_hash": network.model_hash[:MAX_TEXT],
+        "family": network.family,
+        "sizes": list(network.sizes),
+        "activation": network.activation,
+        "layer_norm": network.layer_norm,
+        "widths": sorted(network.widths),
+        "parameters": network.parameters,
+    }
+    return {"flavour": network.flavour, "contents": [facts]}, [encode_hypernetwork(network)]
 
 
 def describe(header: Message, parts: Sequence[bytes]) -> Answer:
-    """Say all that is known of a file called `stem`."""
-    return describe_file(parts[0], header["stem"]), []
+    """Say all that is known of a file called `stem`: `words`, or `hypernetwork`."""
+    if is_hypernetwork(parts[0]):
+        found = hypernetwork_facts.describe(read_hypernetwork(parts[0], header["stem"]))
+        return {"flavour": found["flavour"], "words": [], "hypernetwork": found}, []
+    return {**describe_file(parts[0], header["stem"]), "hypernetwork": None}, []
 
 
 def convert_file(header: Message, parts: Sequence[bytes]) -> Answer:
@@ -68,7 +101,8 @@ def parameters(header: Message, parts: Sequence[bytes]) -> Answer:
 
 
 OPERATIONS: Mapping[str, Callable[[Message, Sequence[bytes]], Answer]] = {
-    "read": read,
+    "read words": read_as_words,
+    "read hypernetwork": read_as_hypernetwork,
     "describe": describe,
     "convert": convert_file,
     "parameters": parameters,
@@ -88,6 +122,23 @@ def _facts(word: Embedding) -> Message:
         "model": word.model[:MAX_TEXT],
         "model_hash": word.model_hash[:MAX_TEXT],
     }
+
+
+def _holds_words(data: bytes) -> bool:
+    try:
+        return bool(read_words(data, STEM).words)
+    except VocableError:
+        return False
+
+
+def _misplaced(expected: str, found: str) -> VocableError:
+    """The error of a good file of one kind in the folder of the other."""
+    article = "a" if found == "hypernetwork" else "an"
+    return VocableError(
+        f"{expected}.misplaced",
+        f"The file holds {article} {found}, not what this folder is for.",
+        f"Move it to {found}s/.",
+    )
 
 
 def _choose(data: bytes, stem: str, name: str) -> Embedding:

@@ -17,8 +17,9 @@ from daemon.inspector.inspector import Inspector
 from daemon.inspector.verdicts import STEM
 from daemon.library import Library
 from daemon.protocol.service import WordView
+from daemon.tables import Target
 from daemon.watch import Timing
-from daemon.words import Target
+from daemon.words import EMBEDDINGS
 from engine.embedding.read import read_embedding
 from engine.embedding.tensors import encode_tensors
 from engine.embedding.vectors import Embedding
@@ -57,6 +58,7 @@ class Shelf:
         self.inspector = Watched()
         self._news = asyncio.Event()
         self.library = Library(
+            EMBEDDINGS,
             folder=self.folder,
             cache=root / "cache",
             inspector=self.inspector,
@@ -67,13 +69,17 @@ class Shelf:
         self.library.fit(TARGET)
 
     @property
+    def words(self) -> list[WordView]:
+        return [WordView(**view) for view in self.library.table.views]
+
+    @property
     def views(self) -> dict[str, WordView]:
         """By file, relative to the folder."""
-        return {str(Path(view.path).relative_to(self.folder)): view for view in self.library.words()}
+        return {str(Path(view.path).relative_to(self.folder)): view for view in self.words}
 
     @property
     def usable(self) -> set[str]:
-        return {view.name for view in self.library.words() if view.usable}
+        return {view.name for view in self.words if view.usable}
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -242,11 +248,11 @@ async def test_foreign_text_cannot_steer_a_terminal(folder: Path, open_shelf: Op
     (folder / os.fsdecode(b"\xff\xfe.safetensors")).write_bytes(word_file())
     shelf = await open_shelf()
     await shelf.library.rescan()
-    told = "".join(view.model_dump_json() for view in shelf.library.words())
-    assert len(shelf.library.words()) == 2
+    told = "".join(view.model_dump_json() for view in shelf.words)
+    assert len(shelf.words) == 2
     assert told.isascii()
     assert "\\u001b" not in told
-    assert {view.name for view in shelf.library.words() if view.usable} == {"a52ceAb"}
+    assert {view.name for view in shelf.words if view.usable} == {"a52ceAb"}
 
 
 async def test_verdicts_survive_a_restart_and_are_not_asked_for_twice(folder: Path, open_shelf: Open) -> None:
@@ -330,7 +336,7 @@ async def test_a_file_whose_inspector_dies_is_given_up_once_and_the_next_is_read
 async def test_a_file_that_cannot_be_opened_is_tried_again_by_itself(
     folder: Path, open_shelf: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.library._RETRIES_S", (0.05, 0.05))
+    monkeypatch.setattr("daemon.examine._RETRIES_S", (0.05, 0.05))
     real, refusals = os.open, [1, 1]
 
     def refuse(path: Any, *arguments: Any, **options: Any) -> int:
@@ -396,7 +402,7 @@ async def test_a_lora_brings_its_words_under_lawful_names(folder: Path, open_she
     (folder / "lora.safetensors").write_bytes(encode_tensors(tensors, {}))
     shelf = await open_shelf()
     await shelf.library.rescan()
-    told = shelf.library.words()
+    told = shelf.words
     assert any(view.name == "zorbfox" and view.usable for view in told)
     assert all(view.name.isprintable() and "/" not in view.name for view in told)
     assert all(Path(word["path"]).parent.name == "embeddings" for word in shelf.library.usable())
@@ -407,7 +413,7 @@ async def test_many_files_are_told_as_they_are_read_and_in_the_end_all(folder: P
         (folder / f"zorb {number}.safetensors").write_bytes(word_file(number / 1000))
     shelf = await open_shelf()
     (folder / "broken.pt").write_bytes(b"PK\3\4")
-    await shelf.until(lambda: len(shelf.library.words()) == 301)
+    await shelf.until(lambda: len(shelf.words) == 301)
     assert len(shelf.usable) == 300
     assert len(shelf.inspector.seen) == len(set(shelf.inspector.seen))
 
@@ -415,7 +421,7 @@ async def test_many_files_are_told_as_they_are_read_and_in_the_end_all(folder: P
 async def test_a_full_disk_is_the_reason_while_it_lasts(
     folder: Path, open_shelf: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.library._RETRIES_S", (0.05,) * 200)
+    monkeypatch.setattr("daemon.examine._RETRIES_S", (0.05,) * 200)
     full = [True]
 
     def keep(*arguments: Any) -> None:
@@ -425,8 +431,8 @@ async def test_a_full_disk_is_the_reason_while_it_lasts(
 
     (folder / "fox.safetensors").write_bytes(word_file())
     shelf = await open_shelf()
-    real = shelf.library._verdicts.keep
-    monkeypatch.setattr(shelf.library._verdicts, "keep", keep)
+    real = shelf.library._examiner._verdicts.keep
+    monkeypatch.setattr(shelf.library._examiner._verdicts, "keep", keep)
     await shelf.until(lambda: shelf.views and "no room" in shelf.views["fox.safetensors"].reason)
     full.clear()
     await shelf.until(lambda: shelf.usable == {"fox"})

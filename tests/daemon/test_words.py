@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.inspector.verdicts import Verdict, WordFacts
+from daemon.inspector.facts import WordFacts
+from daemon.inspector.verdicts import Verdict
 from daemon.protocol.service import WordView
+from daemon.tables import Found, Table, Target
 from daemon.targets import read_tokenizer
-from daemon.words import Found, Table, Target, describe, tabulate
+from daemon.words import describe, tabulate
 from engine.models.catalog import find_model
 from engine.names import name_fault
 
@@ -26,16 +28,16 @@ def facts(name: str = "", *, width: int = STARTER.width, split: int = 0, **chang
     return WordFacts(name=name, vectors=2, width=width, split=split, step=3, **values)  # type: ignore[arg-type]
 
 
-def found(name: str, *words: WordFacts, **error: str) -> tuple[Path, Found]:
+def found(name: str, *words: WordFacts, **error: str) -> tuple[Path, Found[WordFacts]]:
     path = ROOT / name
     return path, describe(path, "a" * 64, Verdict("webui .pt (zip)", words, **error))
 
 
-def table(*files: tuple[Path, Found], target: Target | None = TARGET) -> Table:
+def table(*files: tuple[Path, Found[WordFacts]], target: Target | None = TARGET) -> Table:
     return tabulate(dict(files), ROOT, target, lambda sha256: Path("/w/cache") / f"{sha256}.safetensors")
 
 
-def views(*files: tuple[Path, Found], target: Target | None = TARGET) -> dict[str, WordView]:
+def views(*files: tuple[Path, Found[WordFacts]], target: Target | None = TARGET) -> dict[str, WordView]:
     return {view["name"]: WordView.model_validate(view) for view in table(*files, target=target).views}
 
 
@@ -63,7 +65,7 @@ def test_a_word_of_equal_tokens_is_shadowed_and_says_by_whom() -> None:
 def test_a_word_of_another_width_shadows_nothing() -> None:
     told = table(found("fox.safetensors", facts(width=768)), found("sub/fox.pt", facts()))
     assert [view["verdict"] for view in told.views] == ["wrong_width", "usable"]
-    assert sorted(word["width"] for word in told.words) == [STARTER.width, 768]
+    assert sorted(word["width"] for word in told.wire) == [STARTER.width, 768]
 
 
 def test_an_ordinary_word_is_usable_with_a_warning() -> None:
@@ -103,7 +105,7 @@ def test_a_file_of_several_words_gives_each() -> None:
 
 
 def test_the_wire_has_what_the_worker_needs() -> None:
-    (word,) = table(found("zorbfox.pt", facts(model="anime", model_hash="0a1b2c3d"))).words
+    (word,) = table(found("zorbfox.pt", facts(model="anime", model_hash="0a1b2c3d"))).wire
     assert word == {
         "name": "zorbfox",
         "path": f"/w/cache/{'c' * 64}.safetensors",
@@ -122,7 +124,7 @@ def test_a_picture_without_a_word_is_not_listed_and_a_broken_file_is() -> None:
         found("plain.png", code="embedding.absent"), found("cut.pt", code="embedding.unreadable", title="Cut.")
     )
     assert [(view["name"], view["verdict"], view["reason"]) for view in told.views] == [("cut", "unreadable", "Cut.")]
-    assert told.words == []
+    assert told.wire == []
 
 
 AWKWARD = [
@@ -151,7 +153,7 @@ AWKWARD = [
 @pytest.mark.parametrize("stem", AWKWARD)
 def test_a_name_is_lawful_or_the_file_is_no_word(stem: str) -> None:
     told = table(found(f"{stem}.pt", facts()))
-    for word in told.words:
+    for word in told.wire:
         assert name_fault(word["name"]) == "" or word["name"] == ""
     told.json.decode()
     assert all(char.isprintable() for view in told.views for char in view["name"] + view["path"] + view["reason"])
@@ -161,7 +163,7 @@ def test_spellings_of_one_name_are_one_word() -> None:
     spellings = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")] + ["CAFÉ"]
     told = table(*(found(f"{number}/{name}.pt", facts()) for number, name in enumerate(spellings)))
     assert sorted(view["verdict"] for view in told.views) == ["shadowed", "shadowed", "usable"]
-    assert len(told.words) == 1
+    assert len(told.wire) == 1
 
 
 def test_thousands_of_words_are_told_as_json_that_reads_back() -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon.inspector.facts import WordFacts
 from daemon.inspector.inspector import Inspector
-from daemon.inspector.judge import judge
+from daemon.inspector.judge import Judgement
+from daemon.inspector.judge import judge as judge_as
+from daemon.words import EMBEDDINGS
 from engine.embedding.read import read_embedding
 from engine.errors import VocableError
 from tests.daemon.words import WIDTH, picture, word_file
@@ -56,6 +59,10 @@ async def open_inspector() -> AsyncIterator[Open]:
         await inspector.close()
 
 
+async def judge(inspector: Inspector, data: bytes) -> Judgement[WordFacts]:
+    return await judge_as(inspector, EMBEDDINGS.question, EMBEDDINGS.facts, data)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that the kernel tells nobody about."""
     async with asyncio.timeout(PATIENCE_S):
@@ -69,7 +76,7 @@ def children_of(pid: int) -> list[str]:
 
 async def test_a_good_file_comes_back_as_facts_and_canonical_bytes(open_inspector: Open) -> None:
     judgement = await judge(open_inspector(), word_file(0.25, vectors=3))
-    (word,) = judgement.verdict.words
+    (word,) = judgement.verdict.contents
     assert judgement.verdict.readable
     assert (word.name, word.vectors, word.width, word.step) == ("", 3, WIDTH, 7)
     assert (read_embedding(judgement.canonical[0], "fox").vectors == 0.25).all()
