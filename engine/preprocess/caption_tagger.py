@@ -72,13 +72,13 @@ def open_tagger(folder: Path, *, device: str, rules: Tags) -> Callable[[Image.Im
     entry = session.get_inputs()[0]
     form = _input_form(entry.shape, folder)
 
-    def name(picture: Image.Image) -> str:
-        scores = np.asarray(session.run(None, {entry.name: _arrange(picture, form)})[0], np.float32).reshape(-1)
-        if scores.size != len(tags):
-            raise _unreadable(folder, f"{MODEL} scores {scores.size} tags, but {TAGS} names {len(tags)}")
-        return ", ".join(choose_tags(tags, scores, rules))
+    def score(picture: Image.Image) -> _Floats:
+        return np.asarray(session.run(None, {entry.name: _arrange(picture, form)})[0], np.float32).reshape(-1)
 
-    return name
+    count = score(Image.new("RGB", (form.side, form.side), "white")).size
+    if count != len(tags):
+        raise _unreadable(folder, f"{MODEL} scores {count} tags, but {TAGS} names {len(tags)}")
+    return lambda picture: ", ".join(choose_tags(tags, score(picture), rules))
 
 
 def read_tags(path: Path) -> list[Tag]:
