@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -151,6 +153,34 @@ async def test_a_second_file_in_the_way_stops_both(running: Running, tmp_path: P
     assert await code_of(running.client.convert(request)) == "file.exists"
     assert (tmp_path / "out_2.safetensors").read_bytes() == b"mine"
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("before", [None, (b"old left", b"old right")])
+async def test_a_second_file_that_cannot_be_written_leaves_both_as_they_were(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[bytes, bytes] | None
+) -> None:
+    source = put(tmp_path / "both.safetensors", encode_safetensors(word(768 + 1280, split=768)))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    paths = (folder / "out.safetensors", folder / "out_2.safetensors")
+    for path, data in zip(paths, before or (), strict=False):
+        put(path, data)
+    replace, link = os.replace, os.link
+
+    def fail_at(act: Callable[..., None]) -> Callable[..., None]:
+        def refuse(source: Any, destination: Any, **options: Any) -> None:
+            if Path(destination).name == "out_2.safetensors":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            act(source, destination, **options)
+
+        return refuse
+
+    monkeypatch.setattr(os, "replace", fail_at(replace))
+    monkeypatch.setattr(os, "link", fail_at(link))
+    request = ConvertRequest(path=source, format="diffusers", output=str(paths[0]), overwrite=before is not None)
+    assert await code_of(running.client.convert(request)) == "disk.full"
+    assert sorted(os.listdir(folder)) == [path.name for path in paths if before]
+    assert [read(path) for path in paths if before] == list(before or ())
 
 
 async def test_one_word_of_several_must_be_chosen(running: Running, tmp_path: Path) -> None:
