@@ -1,126 +1,223 @@
-"""Which base models there are: folders in diffusers layout, found by name, path or hash.
+"""Which base models there are: diffusers folders and single files, found by name, path or hash.
 
-The supervisor lists and checks models here, the worker loads what was found; so this module reads JSON and bytes
-only and never imports torch. The starter model, packaged beside this file, is always the first.
+The supervisor lists and checks models here, the worker loads what was found; so this module reads JSON, headers and
+bytes only and never imports torch. The starter model, packaged beside this file, is always the first.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine.errors import VocableError
+from engine.models.checkpoints import Checkpoint, describe_checkpoint
+from engine.models.hashes import Stamp, find_hash, read_stamp
+from engine.models.weights import open_weights
 
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / "starter" / "weights"
 
-WEIGHTS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-"""The networks of a model and the stem of each one's weight file."""
+WEIGHTS = {
+    "text_encoder": ("model", "pytorch_model"),
+    "text_encoder_2": ("model", "pytorch_model"),
+    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+}
+"""The networks of a model, with the stem of each one's weight file: as safetensors, and pickled (.bin)."""
+
+SUFFIXES = (".safetensors", ".ckpt")
+"""Of single files; of two with one name, the kind further left is used."""
 
 _CONFIGS = ("text_encoder/config.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 _FAMILIES = {768: "sd1", 1024: "sd2"}
 _HASH = re.compile(r"[0-9a-f]{10,64}")
 _MAX_CONFIG_BYTES = 1 << 20
+_DEPTH = 3
+"""Levels of folders in which single files are looked for."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A complete model folder; its configuration was read, its weights were hashed but not loaded."""
+    """A complete model; its configuration was read, its weights were hashed but not loaded."""
 
     name: str
     path: Path
+    """A folder in diffusers layout, or a single file."""
     family: str
-    """`sd1`, `sd2`, or `starter` for every other width: the starter and models built like it."""
+    """`sd1`, `sd2`, `sdxl`, or `starter` for folders of every other width: the starter and models built like it."""
     width: int
-    """Length of a token vector."""
+    """Length of a token vector; of two text encoders, the sum of theirs."""
     size: int
     """Native edge of a picture in pixels."""
     hash: str
-    """First 10 hex digits of the SHA-256 of the U-Net's weight file."""
+    """First 10 hex digits of the SHA-256 of the file, in a folder of the U-Net's weight file; empty while it is not
+    known, which happens only to those who do not wait for it."""
+    split: int = 0
+    """Columns of the first text encoder in a token vector when there are two; 0 for one."""
+    prediction_type: str = ""
+    """`epsilon`, `v_prediction` or `sample`; empty when only the loaded U-Net can tell."""
+    inpainting: bool = False
+    """The U-Net also takes a mask and a masked picture; here they always say that all is to be painted."""
 
 
-def find_model(reference: str, folders: Sequence[Path]) -> ModelEntry:
+def find_model(reference: str, folders: Sequence[Path], *, cache: Path | None = None, wait: bool = True) -> ModelEntry:
     """Find a model by its name in `folders`, by its path, or by at least 10 digits of its hash.
 
     A relative path is looked for in each folder, then, if it has a slash, from the current folder.
+
+    Args:
+        cache: folder in which hashes of large files are kept.
+        wait: hash a large file whose hash is not known; takes seconds for each gigabyte. Without, the entry's hash
+            is empty then.
 
     Raises:
         VocableError: `model.unknown` when nothing answers to `reference`; `model.unreadable`, which names the missing
             or damaged file, when something does but is no complete model.
     """
-    named = {path.name: path for path in reversed(_candidates(folders))} | {STARTER: STARTER_FOLDER}
+    named = {_name(path): path for path in reversed(_candidates(folders))} | {STARTER: STARTER_FOLDER}
     if reference in named:
-        return read_entry(named[reference], name=reference)
+        return read_entry(named[reference], name=reference, cache=cache, wait=wait)
     places = [folder / reference for folder in folders]
     if os.sep in reference:
         places.append(Path(os.path.expanduser(reference)))
     for path in places:
         if reference and os.path.exists(path):
-            return read_entry(path.resolve())
+            return read_entry(path.resolve(), cache=cache, wait=wait)
     if _HASH.fullmatch(reference.lower()):
-        for entry in list_models(folders):
-            if _full_hash(entry.path).startswith(reference.lower()):
+        for entry in list_models(folders, cache=cache, wait=wait):
+            if entry.hash and find_hash(_hashed_file(entry.path), cache=cache, wait=wait).startswith(reference.lower()):
                 return entry
     raise VocableError(
         "model.unknown",
         f"There is no model '{reference}'.",
-        f"Known models: {', '.join(sorted(named))}. Put a diffusers folder into models/, or give its path or hash.",
+        f"Known models: {', '.join(sorted(named))}. Put a checkpoint or a diffusers folder into models/, or give its"
+        " path or hash.",
     )
 
 
-def list_models(folders: Sequence[Path]) -> list[ModelEntry]:
+def list_models(folders: Sequence[Path], *, cache: Path | None = None, wait: bool = True) -> list[ModelEntry]:
     """All complete models, the starter first, then by name; `find_model` tells what is wrong with one left out.
 
-    Each weight file is hashed once per process and content (size and time of change); the first call on a folder of
-    large models takes seconds.
+    `cache` and `wait` are as in `find_model`.
     """
     found: dict[str, ModelEntry] = {}
     for path in [STARTER_FOLDER, *_candidates(folders)]:
-        name = STARTER if path == STARTER_FOLDER else path.name
+        name = STARTER if path == STARTER_FOLDER else _name(path)
         if name in found:
             continue
         try:
-            found[name] = read_entry(path, name=name)
+            found[name] = read_entry(path, name=name, cache=cache, wait=wait)
         except VocableError:
             continue
     return list(found.values())
 
 
-def read_entry(path: Path, *, name: str = "") -> ModelEntry:
-    """Read the configuration of one model folder; the name is the folder's unless given.
+def read_entry(path: Path, *, name: str = "", cache: Path | None = None, wait: bool = True) -> ModelEntry:
+    """Read the configuration of one model; the name is the folder's or the file's unless given.
+
+    `cache` and `wait` are as in `find_model`.
 
     Raises:
         VocableError: `model.unreadable` with the file that is missing, damaged or of a kind that is not supported.
     """
-    if not path.is_dir():
-        raise _unreadable(path, "it is not a folder", "Give a folder in diffusers layout.")
-    text, unet, vae = (read_config(path, part)[0] for part in _CONFIGS[:3])
-    if (path / "text_encoder_2").exists():
-        raise _unreadable(path, "it has two text encoders (SDXL)", "Choose a model of the SD 1.x or SD 2.x family.")
-    for part in WEIGHTS:
-        weights_file(path, part)
-    read_config(path, _CONFIGS[3])
+    name = name or _name(path)
+    if path.is_dir():
+        entry = _read_folder(path, name)
+    elif path.suffix.lower() in SUFFIXES:
+        entry = _read_file(path, name)
+    else:
+        raise _unreadable(
+            path, "it is neither a folder nor a checkpoint", "Give a .safetensors or .ckpt file, or a diffusers folder."
+        )
     try:
-        width = int(text["hidden_size"])
+        digest = find_hash(_hashed_file(path), cache=cache, wait=wait)
+    except OSError as error:
+        raise _unreadable(path, f"it cannot be read ({error.strerror})", _COPY_AGAIN) from None
+    return replace(entry, hash=digest[:10])
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """What a single file is; its header is read once for each content. Raises VocableError `model.unreadable`."""
+    try:
+        sidecar = path.with_suffix(".yaml")
+        beside = read_stamp(sidecar) if sidecar.is_file() else None
+        found = _describe_file(path, read_stamp(path), beside)
+    except OSError as error:
+        raise _unreadable(path, f"it cannot be read ({error.strerror})", _COPY_AGAIN) from None
+    if isinstance(found, VocableError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _describe_file(path: Path, stamp: Stamp, beside: Stamp | None) -> Checkpoint | VocableError:
+    """What is wrong is remembered too: a folder full of other files is looked through once."""
+    try:
+        with open_weights(path) as weights:
+            return describe_checkpoint(path, weights)
+    except VocableError as error:
+        return error
+
+
+def _read_file(path: Path, name: str) -> ModelEntry:
+    found = read_checkpoint(path)
+    unet, widths = found.configs["unet"], [found.configs["text_encoder"]["hidden_size"]]
+    if "text_encoder_2" in found.configs:
+        widths.append(found.configs["text_encoder_2"]["hidden_size"])
+    return ModelEntry(
+        name,
+        path,
+        found.family,
+        sum(widths),
+        found.size,
+        "",
+        split=widths[0] if len(widths) > 1 else 0,
+        prediction_type=found.prediction_type,
+        inpainting=unet["in_channels"] != unet["out_channels"],
+    )
+
+
+def _read_folder(path: Path, name: str) -> ModelEntry:
+    text, unet, vae, scheduler = (read_config(path, part)[0] for part in _CONFIGS)
+    second = read_config(path, "text_encoder_2/config.json")[0] if (path / "text_encoder_2").exists() else {}
+    for part in parts_of(path):
+        weights_file(path, part)
+    try:
+        widths = [int(config["hidden_size"]) for config in (text, second) if config]
         edge = unet.get("sample_size") or 64
         size = int(edge if isinstance(edge, int) else edge[0]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        channels = (int(unet["in_channels"]), int(unet["out_channels"]), int(vae["latent_channels"]))
+        inputs, outputs, latents = int(unet["in_channels"]), int(unet["out_channels"]), int(vae["latent_channels"])
         crossed = int(unet["cross_attention_dim"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _unreadable(path, f"a configuration lacks or garbles {error}", _COPY_AGAIN) from None
-    if crossed != width:
-        raise _unreadable(path, f"its text encoder is {width} wide but its U-Net expects {crossed}", _COPY_AGAIN)
-    if len(set(channels)) != 1:
-        raise _unreadable(path, "its U-Net has extra channels (inpainting)", "Choose an ordinary text-to-image model.")
-    family = _FAMILIES.get(width, "starter")
-    return ModelEntry(name or path.name, path, family, width, size, _full_hash(path)[:10])
+    if crossed != sum(widths):
+        raise _unreadable(path, f"its text is {sum(widths)} wide but its U-Net expects {crossed}", _COPY_AGAIN)
+    if outputs != latents or inputs not in (outputs, 2 * outputs + 1):
+        raise _unreadable(
+            path, f"its U-Net is made for another task ({inputs} channels)", "Choose a text-to-image model."
+        )
+    return ModelEntry(
+        name,
+        path,
+        "sdxl" if second else _FAMILIES.get(widths[0], "starter"),
+        sum(widths),
+        size,
+        "",
+        split=widths[0] if second else 0,
+        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
+        inpainting=inputs != outputs,
+    )
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The networks that a diffusers folder has."""
+    return [part for part in WEIGHTS if part != "text_encoder_2" or (folder / part).exists()]
 
 
 def other_model(model: str, model_hash: str, *, name: str, hash: str) -> str:
@@ -157,45 +254,51 @@ def read_config(folder: Path, part: str) -> tuple[dict[str, Any], Path]:
 
 
 def weights_file(folder: Path, part: str) -> Path:
-    """The weight file of `text_encoder`, `unet` or `vae`: safetensors only, the half-precision variant if alone."""
-    stem = WEIGHTS[part]
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+    """The weight file of a network: safetensors before pickled ones, the half-precision variant if it is alone."""
+    safe, pickled = WEIGHTS[part]
+    for name in (f"{safe}.safetensors", f"{safe}.fp16.safetensors", f"{pickled}.bin", f"{pickled}.fp16.bin"):
         if (folder / part / name).is_file():
             return folder / part / name
-    if next((folder / part).glob("*.bin"), None):
-        problem = f"the weights in {part}/ are pickled (.bin), which can run code when read"
-        raise _unreadable(folder, problem, "Convert the model to safetensors first.")
-    raise _unreadable(folder, f"{part}/{stem}.safetensors is missing", _COPY_AGAIN)
+    raise _unreadable(folder, f"{part}/{safe}.safetensors is missing", _COPY_AGAIN)
 
 
 _COPY_AGAIN = "Copy the model again, whole."
 
 
+def _hashed_file(path: Path) -> Path:
+    return weights_file(path, "unet") if path.is_dir() else path
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.suffix.lower() in SUFFIXES and not path.is_dir() else path.name
+
+
 def _candidates(folders: Sequence[Path]) -> list[Path]:
-    """Folders that look like models, sorted by name inside each of `folders`."""
+    """Folders and files that look like models: of each of `folders` the folders, then the files, sorted by name."""
     found: list[Path] = []
     for folder in folders:
-        if not folder.is_dir():
-            continue
-        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        found += [path for path in inside if (path / "model_index.json").exists() or (path / "unet").is_dir()]
+        seen = list(_look(folder, _DEPTH))
+        found += sorted(path for path, is_folder in seen if is_folder)
+        files = [path for path, is_folder in seen if not is_folder]
+        found += sorted(files, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
     return found
 
 
-def _full_hash(folder: Path) -> str:
-    path = weights_file(folder, "unet")
+def _look(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
+    """What looks like a model in a folder and those inside it, with whether it is a folder."""
     try:
-        status = path.stat()
-        return _hash_file(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise _unreadable(folder, f"{path.name} cannot be read ({error.strerror})", _COPY_AGAIN) from None
-
-
-@lru_cache(maxsize=256)
-def _hash_file(path: Path, size: int, modified_ns: int) -> str:
-    """Hash a file of several gigabytes once; size and time stand for its content in the cache's key."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        inside = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:
+        return
+    for entry in inside:
+        path = folder / entry.name
+        if entry.is_dir():
+            if (path / "model_index.json").exists() or (path / "unet").is_dir():
+                yield path, True
+            elif depth > 1:
+                yield from _look(path, depth - 1)
+        elif path.suffix.lower() in SUFFIXES and not path.stem.lower().endswith(".vae"):
+            yield path, False
 
 
 def _unreadable(path: Path, problem: str, hint: str) -> VocableError:

@@ -1,4 +1,4 @@
-"""Loads a model folder onto a device: tokenizer, text encoder, U-Net and VAE, all frozen.
+"""Loads a model onto a device: tokenizer, text encoders, U-Net and VAE, all frozen; folders and single files alike.
 
 Called by the worker only. Files are read into memory, never mapped, so that one that shrinks while it is read is an
 error and not the death of the process; nothing is ever fetched from a hub.
@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
-from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import VocableError
-from engine.models.catalog import ModelEntry, read_config, weights_file
+from engine.models.catalog import ModelEntry
+from engine.models.parts import load_parts
+from engine.models.vocabulary import read_second_pad_id, read_tokenizer
 from engine.prompt.conditioning import ConditioningCache
-from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
+from engine.prompt.tokenizer import PromptTokenizer
+from engine.randomness import torch_generator
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Model:
     entry: ModelEntry
     tokenizer: PromptTokenizer
     text_encoder: Any
-    """`transformers.CLIPTextModel` in `dtype`."""
+    """`transformers.CLIPTextModel` in `dtype`; the first of SDXL's two."""
     unet: Any
     """`diffusers.UNet2DConditionModel` in `dtype`, channels-last."""
     vae: Any
@@ -49,43 +51,65 @@ class Model:
     """Pixels per latent cell, along each edge."""
     scaling_factor: float
     """Latents = VAE output times this."""
+    text_encoder_2: Any = None
+    """`transformers.CLIPTextModelWithProjection` of SDXL, else None."""
+    second_pad_id: int = 0
+    """Fills a chunk behind its end token for the second text encoder."""
     conditioning: ConditioningCache = field(default_factory=ConditioningCache)
     """Of prompts that sampling has encoded."""
 
 
 def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -> Model:
-    """Load every part of a model. Takes about twice the size of its largest file in memory for a moment.
+    """Load every part of a model. Memory never holds more than the model and one tensor of its files.
 
     Raises:
         VocableError: `model.unreadable` with the file that is missing, damaged, or does not fit its configuration.
     """
-    tokenizer = load_tokenizer(entry.path / "tokenizer")
-    scheduler_config, _ = read_config(entry.path, "scheduler/scheduler_config.json")
-    vae_config, _ = read_config(entry.path, "vae/config.json")
-    vae_dtype = torch.float32 if vae_config.get("force_upcast", True) else dtype
-    noise = _noise_schedule(entry, scheduler_config)
+    tokenizer = read_tokenizer(entry)
     with _quiet_libraries():
-        text_encoder = _load_part(CLIPTextModel, entry, "text_encoder", dtype)
-        unet = _load_part(UNet2DConditionModel, entry, "unet", dtype)
-        vae = _load_part(AutoencoderKL, entry, "vae", vae_dtype)
-    for part in (text_encoder, unet, vae):
-        part.requires_grad_(False).eval().to(device)
-    for part in (unet, vae):
-        part.to(memory_format=torch.channels_last)
-    return Model(
+        parts = load_parts(entry, device=device, dtype=dtype)
+    noise = _noise_schedule(entry, parts.scheduler)
+    vae = parts.networks["vae"]
+    model = Model(
         entry=entry,
         tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
+        text_encoder=parts.networks["text_encoder"],
+        text_encoder_2=parts.networks.get("text_encoder_2"),
+        unet=parts.networks["unet"],
         vae=vae,
-        scheduler_config=scheduler_config,
+        scheduler_config=parts.scheduler,
         alphas_cumprod=noise.alphas_cumprod.to(device=device, dtype=torch.float32),
         prediction_type=str(noise.config.prediction_type),
         device=device,
         dtype=dtype,
         latent_factor=2 ** (len(vae.config.block_out_channels) - 1),
         scaling_factor=float(vae.config.scaling_factor),
+        second_pad_id=read_second_pad_id(entry) if entry.split else 0,
     )
+    if not entry.prediction_type:
+        model.prediction_type = probe_prediction(model)
+        model.scheduler_config = model.scheduler_config | {"prediction_type": model.prediction_type}
+    return model
+
+
+@torch.no_grad()
+def probe_prediction(model: Model) -> str:
+    """Ask a U-Net of which no file says whether it predicts `epsilon` or `v_prediction`.
+
+    At the last timestep its input is all but pure noise: a prediction of the noise is then nearly the input itself,
+    one of the velocity has next to nothing of it (Salimans and Ho 2022, appendix D).
+    """
+    channels, edge = model.unet.config.out_channels, 32
+    noise = torch.randn((1, channels, edge, edge), generator=torch_generator(0, "prediction probe"))
+    inputs = noise
+    if model.entry.inpainting:
+        inputs = torch.cat([noise, torch.ones(1, 1, edge, edge), torch.zeros_like(noise)], dim=1)
+    text = torch.zeros((1, 77, model.entry.width), device=model.device, dtype=model.dtype)
+    timestep = torch.tensor([len(model.alphas_cumprod) - 1], device=model.device)
+    inputs = inputs.to(device=model.device, dtype=model.dtype)
+    predicted = model.unet(inputs, timestep, encoder_hidden_states=text).sample.float().cpu()
+    likeness = torch.nn.functional.cosine_similarity(predicted.flatten(), noise.flatten(), dim=0)
+    return "epsilon" if likeness > 0.5 else "v_prediction"
 
 
 def _noise_schedule(entry: ModelEntry, config: dict[str, Any]) -> Any:
@@ -94,30 +118,6 @@ def _noise_schedule(entry: ModelEntry, config: dict[str, Any]) -> Any:
         return DDPMScheduler.from_config(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _unreadable(entry, "scheduler/scheduler_config.json", str(error)) from error
-
-
-def _load_part(kind: Any, entry: ModelEntry, part: str, dtype: torch.dtype) -> Any:
-    path = weights_file(entry.path, part)
-    name = f"{part}/{path.name}"
-    try:
-        network, found = kind.from_pretrained(
-            str(path.parent),
-            dtype=dtype,
-            variant="fp16" if path.name.endswith(".fp16.safetensors") else None,
-            use_safetensors=True,
-            local_files_only=True,
-            disable_mmap=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        # The libraries raise whatever their parsers raise: KeyError, SafetensorError, RuntimeError, OSError, ...
-        raise _unreadable(entry, name, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    for problem in ("missing_keys", "mismatched_keys"):
-        if found[problem]:
-            first = sorted(str(key) for key in found[problem])[0]
-            reason = f"{len(found[problem])} tensors are {problem.split('_')[0]}, {first} among them"
-            raise _unreadable(entry, name, reason)
-    return network
 
 
 @contextmanager
