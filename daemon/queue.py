@@ -25,6 +25,7 @@ from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.runs import ErrorInfo
 from daemon.protocol.service import QueueView
+from daemon.remains import sweep
 from daemon.removal import Removal
 from daemon.reports import Reports
 from daemon.room import Room
@@ -77,6 +78,8 @@ class Queue:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._may_have_remains = True
+        """A process may have been killed in the middle of something since the last look."""
         self.jobs = Jobs(hub)
         self.keeper = Keeper(
             make_worker,
@@ -259,6 +262,7 @@ class Queue:
             case WorkerExit() if self._is_stopping:
                 self._turns.lose_worker()
             case WorkerExit():
+                self._may_have_remains = True
                 await self.reports.take_exit(item)
             case Run() | Job():
                 await self.reports.take_settled(item)
@@ -266,7 +270,12 @@ class Queue:
     async def _dispatch(self) -> None:
         """Give the worker everything that it should have now."""
         self._stop_timer()
-        if self._is_stopping or self.keeper.surrender:
+        if self._is_stopping:
+            return
+        if self._may_have_remains and not self.keeper.is_present:
+            self._may_have_remains = False
+            await self._tidy()
+        if self.keeper.surrender:
             return
         run, jobs = self._turns.next(), list(self.jobs.open())
         if not run and not jobs:
@@ -285,6 +294,11 @@ class Queue:
                 await self._send_job(job)
             if run and not self._turns.is_sent and not run.outcome:
                 await self._send_run(run)
+
+    async def _tidy(self) -> None:
+        with contextlib.suppress(VocableError):
+            self._ledger.check_writable()
+            await asyncio.to_thread(sweep, self._workspace, self._ledger.runs.everything())
 
     async def _send_job(self, job: Job) -> None:
         if job.destination and not job.sent:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ from engine.errors import VocableError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk, or a user's share of it, is full."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_under_way: set[str] = set()
+"""Temporaries that this process is writing."""
 
 
 def current_umask() -> int:
@@ -80,6 +85,7 @@ def write_atomically(
     """
     short = os.fsencode(path.name)[:180].decode(errors="ignore")  # names are limited in bytes, not in characters
     temporary = path.with_name(f".{short}.{secrets.token_hex(4)}.tmp")
+    _under_way.add(str(temporary))
     try:
         make_folder(path.parent)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -102,6 +108,24 @@ def write_atomically(
     finally:
         with contextlib.suppress(OSError):  # where nothing could be written, there may be no folder to look into
             temporary.unlink()
+        _under_way.discard(str(temporary))
+
+
+def remove_remains(folder: Path) -> list[Path]:
+    """Remove the temporaries that killed writers left in `folder`, and return them.
+
+    What this process is writing stays; no other may write there meanwhile. A folder that is not there, or cannot be
+    read, has none.
+    """
+    removed = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_temporary = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            if is_temporary and entry.path not in _under_way:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+                    removed.append(Path(entry.path))
+    return removed
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -1,0 +1,318 @@
+"""What a careful user asks of the service, day after day, and insists on while services and workers are killed.
+
+A request without an answer is repeated, a run with the key of its first request; a job that went with its service is
+asked for again; a queue that is paused after too many lost workers is resumed. Every day ends when all of it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomlkit
+from PIL import Image
+
+from daemon.client import Client
+from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
+from daemon.protocol.runs import LossPoint, MoveRun, RunDetail, RunView
+from engine.embedding.read import read_embedding
+from engine.errors import VocableError
+from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
+from tests.chaos.house import House
+from tests.chaos.watcher import LOST, Watcher
+
+Reply = TypeVar("Reply")
+
+PASSING = (*LOST, "queue.paused")
+"""A request that is refused with one of these is repeated."""
+JOB_LOST = ("worker.lost", "worker.crash_loop", "service.stopping")
+"""A job that failed with one of these is asked for again."""
+HARMLESS = {"worker.lost", "queue.paused"}
+"""Warnings that a run may bear; another one would say that it is not what it would have been."""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "measured": {
+        "train": {"steps": 60, "batch_size": 2, "seed": 7},
+        "save": {"checkpoint_every": 5, "every": 15, "images_every": 20},
+        "preview": {"steps": 4, "prompt": "portrait of [name]"},
+    },
+    "rested": {
+        "train": {"steps": 24, "batch_size": 1, "seed": 8},
+        "save": {"checkpoint_every": 4, "every": 8, "images_every": 0},
+    },
+    "dropped": {
+        "train": {"steps": 16, "batch_size": 2, "seed": 9},
+        "save": {"checkpoint_every": 5, "every": 0, "images_every": 16},
+        "preview": {"steps": 2},
+    },
+    "short": {
+        "train": {"steps": 500, "batch_size": 1, "seed": 10},
+        "save": {"checkpoint_every": 5, "every": 0, "images_every": 0},
+    },
+}
+
+
+def recipe(kind: str, name: str) -> dict[str, Any]:
+    start = {"init_text": "girl", "vectors": 2}
+    return {"name": name, "start": start, "data": {"folder": str(TRAIN_DIR)}, **RECIPES[kind]}
+
+
+@dataclass(frozen=True)
+class Yield:
+    """What a finished run leaves: the same whatever happened on the way."""
+
+    vectors: bytes
+    table: str
+    losses: tuple[LossPoint, ...]
+    copies: dict[str, bytes]
+    pictures: dict[str, bytes]
+    """Pixels of the previews."""
+    carriers: frozenset[str]
+
+    @classmethod
+    async def of(cls, client: Client, run: str) -> Yield:
+        view, series = await client.run(run), await client.losses(run, points=1000)
+        return await asyncio.to_thread(cls._read, view, tuple(series.points))
+
+    @classmethod
+    def _read(cls, view: RunDetail, losses: tuple[LossPoint, ...]) -> Yield:
+        def files(name: str) -> dict[str, Path]:
+            return {path.name.removeprefix(view.name): path for path in Path(view.folder, name).glob("*")}
+
+        assert sorted(view.previews) == sorted(map(str, files("images").values()))
+        return cls(
+            vectors_in(view.embedding),
+            Path(view.folder, "textual_inversion_loss.csv").read_text(),
+            losses,
+            {name: vectors_in(str(path)) for name, path in files("embeddings").items()},
+            {name: Image.open(path).tobytes() for name, path in files("images").items()},
+            frozenset(files("image_embeddings")),
+        )
+
+
+def vectors_in(path: str) -> bytes:
+    """The vectors of a whole file, bit for bit. Raises VocableError for any other."""
+    file = Path(path)
+    return read_embedding(file.read_bytes(), file.stem).vectors.tobytes()
+
+
+def find_differences(left: Yield, twin: Yield) -> list[str]:
+    """In what a run differs from its twin. A preview that was cut short by a kill is missing, and nothing else."""
+    whole = replace(left, pictures={**twin.pictures, **left.pictures}, carriers=left.carriers | twin.carriers)
+    return [field.name for field in fields(Yield) if getattr(whole, field.name) != getattr(twin, field.name)]
+
+
+class User:
+    """Acts on a house and sees what the watcher sees.
+
+    Args:
+        twins: what an undisturbed run of each recipe left.
+        random: decides on the user's patience.
+    """
+
+    def __init__(self, house: House, watcher: Watcher, twins: Mapping[str, Yield], random: random.Random) -> None:
+        self._house = house
+        self._watcher = watcher
+        self._twins = twins
+        self._random = random
+        self.cut_short = 0
+        """Previews that were killed."""
+        self._finished: dict[str, int] = {}
+        """When the words of finished runs were written."""
+
+    async def spend_day(self, day: int) -> None:
+        """Ask for everything and wait until it is done."""
+        async with asyncio.TaskGroup() as group:
+            measured = group.create_task(self._train("measured", day))
+            for deed in (self._rest, self._stop, self._drop_recipe, self._picture, self._drop_word, self._make_words):
+                group.create_task(deed(day))
+            group.create_task(self._evaluate_and_cancel(measured))
+        self.check_words()
+
+    async def keep_queue_going(self) -> None:
+        """Resume a queue that is paused; a user of little patience has no worker waited for either."""
+        boot, is_patient = "", False
+        while True:
+            await self._watcher.until(
+                lambda: self._watcher.queue.state == "paused" or self._watcher.worker.state == "failed", float("inf")
+            )
+            is_paused = self._watcher.queue.state == "paused"
+            if boot != self._watcher.boot or is_paused:
+                boot, is_patient = self._watcher.boot, self._random.random() < 0.3
+            if is_paused or not is_patient:
+                self._watcher.note("paused queue" if is_paused else "pause cut short")
+                await self.insist(self._house.client.resume_queue)
+            before = self._states()
+            await self._watcher.until(lambda before=before: self._states() != before, float("inf"))
+
+    async def insist(self, request: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Repeat a request until it is answered."""
+        while True:
+            await self._house.up.wait()
+            self._watcher.note("request")
+            try:
+                return await request()
+            except VocableError as error:
+                if error.code not in PASSING:
+                    raise
+                await asyncio.sleep(0.02)
+
+    def check_words(self) -> None:
+        """Nobody wrote the word of a run again that was finished."""
+        for path, written in self._finished.items():
+            assert os.stat(path).st_mtime_ns == written, f"{path} was written again"
+
+    async def _train(self, kind: str, day: int) -> None:
+        view = await self._create(kind, f"{kind}{day}")
+        if kind == "measured" and day:
+            with_order = MoveRun(place="first")
+            await self._while_possible(lambda: self._house.client.move(view.id, with_order))
+        await self._finish(view.id, kind)
+
+    async def _rest(self, day: int) -> None:
+        """Pause a run and resume it."""
+        run = (await self._create("rested", f"rested{day}")).id
+        await self._watcher.until(lambda: self._view(run).step > 0)
+        await self._while_possible(lambda: self._house.client.command(run, "pause"))
+        await self._watcher.until(lambda: self._view(run).state in ("paused", "finished"))
+        await self._while_possible(lambda: self._house.client.command(run, "resume"))
+        await self._finish(run, "rested")
+
+    async def _stop(self, day: int) -> None:
+        """Stop a run, which leaves its word; put it into the trash, and take it back on every other day."""
+        run = (await self._create("short", f"short{day}")).id
+        await self._watcher.until(lambda: self._view(run).step > 0)
+        await self.insist(lambda: self._house.client.command(run, "stop"))
+        view = await self._watcher.until(lambda: self._ended(run))
+        assert view.state == "stopped"
+        vectors_in(view.embedding)
+        await self._until_gone(lambda: self._house.client.delete_run(run))
+        if day % 2 == 0:
+            await self._until_gone(lambda: self._house.client.restore_run(run))
+            view = await self.insist(lambda: self._house.client.run(run))
+            assert "log.txt" in os.listdir(view.folder)
+
+    async def _drop_recipe(self, day: int) -> None:
+        """Put a recipe into the inbox, as a copying program does."""
+        name = f"dropped{day}"
+        path = self._house.workspace.inbox / f"{name}.toml"
+        path.write_text(tomlkit.dumps(recipe("dropped", name)))
+        await self._watcher.until(lambda: [view for view in self._watcher.runs.values() if view.name == name])
+        [run] = [view.id for view in self._watcher.runs.values() if view.name == name]
+        await self._finish(run, "dropped")
+
+    async def _picture(self, day: int) -> None:
+        """Have pictures made while runs train, also of a word that was taught the day before."""
+        word = f"measured{day - 1}" if day else "a girl"
+        output = self._house.workspace.root / f"picture{day}.png"
+        prompts = [f"portrait of {word}", "portrait of a boy"]
+        request = GenerateRequest(prompts=prompts, steps=6, seed=day, output=str(output))
+        done = await self._have_done(lambda: self._house.client.generate(request))
+        for path in done.result["pictures"]:
+            with Image.open(path) as picture:
+                picture.load()
+
+    async def _drop_word(self, day: int) -> None:
+        """Put somebody's word into the folder, and take it out when it was seen."""
+        path = self._house.workspace.embeddings / f"gift{day}.safetensors"
+        path.write_bytes((self._house.workspace.root / "gift").read_bytes())
+        await self._until_words(lambda names: path.stem in names)
+        path.unlink()
+        await self._until_words(lambda names: path.stem not in names)
+
+    async def _make_words(self, day: int) -> None:
+        """Make the same word anew each day, so that the old one goes to the trash."""
+        request = CreateEmbedding(name="made", init_text=f"{'girl' if day % 2 else 'boy'}", vectors=1, overwrite=True)
+        done = await self._have_done(lambda: self._house.client.create_embedding(request))
+        vectors_in(done.result["embedding"])
+
+    async def _evaluate_and_cancel(self, measured: asyncio.Task[None]) -> None:
+        """Measure a loss; then ask for many pictures and think better of it."""
+        request = EvaluateRequest(folder=str(HELD_OUT_DIR), phrases=["a girl"])
+        await self._have_done(lambda: self._house.client.evaluate(request))
+        output = str(self._house.workspace.root / "unwanted.png")
+        many = GenerateRequest(prompts=["a girl"], count=64, steps=50, output=output)
+        job = (await self.insist(lambda: self._house.client.generate(many))).id
+        view: JobView | None = None
+        while view is None or view.state in ("queued", "running"):
+            try:
+                await self.insist(lambda: self._house.client.cancel_job(job))
+                view = await self.insist(lambda: self._house.client.job(job))
+            except VocableError as error:
+                if error.code != "job.unknown":
+                    raise
+                return
+        assert view.state in ("cancelled", "failed")
+
+    async def _create(self, kind: str, name: str) -> RunView:
+        values = recipe(kind, name)
+        view = await self.insist(lambda: self._house.client.create_run(values, key=f"key of {name}"))
+        self._watcher.runs.setdefault(view.id, view)
+        return view
+
+    async def _finish(self, run: str, kind: str) -> None:
+        """Wait for the run's end, which must be that of its undisturbed twin."""
+        view = await self._watcher.until(lambda: self._ended(run))
+        assert (view.state, view.error) == ("finished", None)
+        assert {warning.code for warning in view.warnings} <= HARMLESS, view.warnings
+        left = await self.insist(lambda: Yield.of(self._house.client, run))
+        other = find_differences(left, self._twins[kind])
+        if other:
+            self._watcher.faults.append(f"{view.name} ({view.folder}) is not what it would have been: {other}")
+        self.cut_short += len(self._twins[kind].pictures) - len(left.pictures)
+        self._finished[view.embedding] = os.stat(view.embedding).st_mtime_ns
+
+    async def _have_done(self, ask: Callable[[], Awaitable[JobView]]) -> Any:
+        """The view of a job that was done, be it asked for again and again."""
+        while True:
+            view = await self.insist(ask)
+            try:
+                while view.state in ("queued", "running"):
+                    identifier = view.id
+                    view = await self._house.client.job(identifier)
+            except VocableError as error:
+                if error.code not in (*PASSING, "job.unknown"):
+                    raise
+                continue
+            if view.state == "done":
+                return view
+            assert view.error is not None
+            assert view.error.code in JOB_LOST, view.error
+
+    async def _while_possible(self, command: Callable[[], Awaitable[Any]]) -> None:
+        """Give a command to a run that may have got past it meanwhile."""
+        try:
+            await self.insist(command)
+        except VocableError as error:
+            if error.code != "run.state":
+                raise
+
+    async def _until_gone(self, move: Callable[[], Awaitable[Any]]) -> None:
+        """Move a run to the trash or back; that it is gone is the answer to a request whose answer was lost."""
+        try:
+            await self.insist(move)
+        except VocableError as error:
+            if error.code != "run.unknown":
+                raise
+
+    async def _until_words(self, condition: Callable[[set[str]], bool]) -> None:
+        while True:
+            before = self._watcher.words
+            if condition({word.name for word in await self.insist(self._house.client.words)}):
+                return
+            await self._watcher.until(lambda before=before: self._watcher.words != before)
+
+    def _states(self) -> tuple[str, str, str]:
+        return self._watcher.boot, self._watcher.worker.state, self._watcher.queue.state
+
+    def _view(self, run: str) -> RunView:
+        return self._watcher.runs[run]
+
+    def _ended(self, run: str) -> RunView | None:
+        view = self._watcher.runs[run]
+        return view if view.state in ("finished", "stopped", "failed") else None
