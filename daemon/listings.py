@@ -48,7 +48,7 @@ def show_template(name: str, folders: Sequence[Path]) -> TemplateDetail:
     """A template with its prompts. Raises VocableError `template.unknown`."""
     path = find_template(_check_name(name), folders)
     view = _describe_template(path.stem, path)
-    return TemplateDetail(**view.model_dump(), lines=[] if view.error else list(read_template(path)))
+    return TemplateDetail(**view.model_dump(), lines=[] if view.error else list(read_template(path, needs_name=False)))
 
 
 def find_dataset(name: str, folders: Sequence[Path]) -> Path:
@@ -70,7 +70,7 @@ def _describe_template(name: str, path: Path) -> TemplateView:
         name=escape(name, 300), path=escape(str(path), 5000), shipped=path.parent == shipped_templates()
     )
     try:
-        return view.model_copy(update={"prompts": len(read_template(path))})
+        return view.model_copy(update={"prompts": len(read_template(path, needs_name=False))})
     except VocableError as error:
         return view.model_copy(update={"error": describe_error(error)})
 

@@ -15,6 +15,7 @@ from engine.dataset.captions import read_caption
 from engine.dataset.folder import find_folder, list_pictures
 from engine.dataset.templates import find_template, read_template
 from engine.errors import Faults, RecipeError, VocableError
+from engine.hypernetwork.family import check_family
 from engine.models.catalog import ModelEntry, find_model
 from engine.recipe import Recipe
 
@@ -31,7 +32,7 @@ class Resolved:
     folder: Path
     template: Path
     lines: tuple[str, ...]
-    """Prompts of the template, `[name]` in each."""
+    """Prompts of the template; `[name]` in each, unless a hypernetwork is trained."""
     pictures: tuple[Path, ...]
     """At least one, in natural order; whether each can be decoded is not known yet."""
 
@@ -46,18 +47,24 @@ def check_recipe(
 
     Raises:
         RecipeError: with every fault: unknown or incomplete model, missing or empty folder, unreadable captions,
-            missing template, a prompt without `[name]`.
+            missing template, a prompt without `[name]`, a hypernetwork for a family of models that has none.
     """
     faults = Faults()
     model = _attempt(faults, "model", lambda: find_model(recipe.model, models))
+    if model and recipe.kind == "hypernetwork":
+        _attempt(faults, "model", lambda: check_family(model))
     folder = _attempt(faults, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
     pictures = _attempt(faults, "data.folder", lambda: list_pictures(folder)) if folder else None
     _check_captions(faults, pictures or ())
     template = _attempt(faults, "data.template", lambda: find_template(recipe.data.template, templates))
-    lines = _attempt(faults, "data.template", lambda: read_template(template)) if template else None
+    lines = _attempt(faults, "data.template", lambda: _read_lines(template, recipe)) if template else None
     if faults.items or not (model and folder and pictures and template and lines):
         raise RecipeError(faults.items)
     return Resolved(model, folder, template, lines, pictures)
+
+
+def _read_lines(template: Path, recipe: Recipe) -> tuple[str, ...]:
+    return read_template(template, needs_name=recipe.kind == "embedding")
 
 
 def _attempt(faults: Faults, path: str, find: Callable[[], _Found]) -> _Found | None:

@@ -11,13 +11,14 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from engine.errors import Fault, RecipeError, VocableError
+from engine.hypernetwork.structure import MAX_WIDTH, Activation, WeightInit, dropout_fault, sizes_fault
 from engine.names import name_fault
 from engine.schedule import parse_schedule
 
@@ -28,6 +29,13 @@ Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 MAX_SEED = 2**32 - 1
 """Seeds are 32 bits wide, as in the pictures' parameters of other programs."""
 
+
+Kind = Literal["embedding", "hypernetwork"]
+
+EMBEDDING_START = ("init_text", "vectors")
+"""Fields of `start` that are an embedding's; the others are a hypernetwork's."""
+
+_HYPERNETWORK_DEFAULTS = {"train": {"learn_rate": "1e-5"}, "data": {"template": "hypernetwork"}}
 
 MAX_STEPS = 10_000_000
 """More than any run needs; keeps a slip of the finger from filling a disk."""
@@ -40,12 +48,54 @@ class Group(BaseModel):
 
 
 class Start(Group):
-    """What the word's vectors hold before training."""
+    """What is trained, as it is before training: the word's vectors, or the hypernetwork's weights."""
 
     init_text: str = Field(
         "*", max_length=1000, description="Text whose token vectors fill the new word; empty means zeros."
     )
     vectors: int = Field(4, ge=1, le=75, description="Vectors of the word, each taking one of a prompt's 75 places.")
+    sizes: tuple[float, ...] = Field(
+        (1.0, 2.0, 1.0), description="Hypernetwork: layer structure, as multiples of a module's width; 1 at both ends."
+    )
+    widths: tuple[int, ...] = Field(
+        (), description="Hypernetwork: channel counts that get modules, e.g. 320, 640, 768, 1280; none means all."
+    )
+    activation: Activation = Field("linear", description="Hypernetwork: activation between the layers.")
+    init: WeightInit = Field("Normal", description="Hypernetwork: how the weights are drawn.")
+    layer_norm: bool = Field(False, description="Hypernetwork: normalise the output of each layer.")
+    dropout: tuple[float, ...] = Field(
+        (), description="Hypernetwork: share of each layer dropped while training, one for each of sizes; none means 0."
+    )
+
+    @field_validator("sizes", "widths", "dropout", mode="before")
+    @classmethod
+    def _lists_may_be_text(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_are_a_structure(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if fault := sizes_fault(value):
+            raise PydanticCustomError("sizes", "{fault}", {"fault": fault})
+        return value
+
+    @field_validator("widths")
+    @classmethod
+    def _widths_are_possible(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(1 <= width <= MAX_WIDTH for width in value) or len(set(value)) != len(value):
+            raise PydanticCustomError("widths", "must be different numbers from 1 to {most}", {"most": MAX_WIDTH})
+        return value
+
+    @field_validator("dropout")
+    @classmethod
+    def _dropout_fits(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        sizes = info.data.get("sizes")
+        fault = dropout_fault(value, sizes) if value and sizes else ""
+        if not fault and value and (value[0] or value[-1]):
+            fault = "does not begin and end with 0"
+        if fault:
+            raise PydanticCustomError("dropout", "{fault}", {"fault": fault})
+        return value
 
 
 class Data(Group):
@@ -67,6 +117,9 @@ class Data(Group):
         "", max_length=1000, description="Regular expression that picks caption words out of a file name."
     )
     word_join: str = Field(" ", max_length=100, description="Text put between the words that word_regex found.")
+    live: bool = Field(
+        True, description="Take new, changed and removed pictures and captions in at the next epoch while training."
+    )
 
     @field_validator("word_regex")
     @classmethod
@@ -79,18 +132,18 @@ class Data(Group):
 
 
 class Train(Group):
-    """How the vectors are updated."""
+    """How it is updated."""
 
     learn_rate: str = Field(
-        "0.005", max_length=1000, description="Learning rate, or pairs rate:step (0.005:100, 1e-3:1000, 1e-5)."
+        "0.005",
+        max_length=1000,
+        description="Learning rate, or pairs rate:step (0.005:100, 1e-3:1000, 1e-5); a hypernetwork begins at 1e-5.",
     )
-    steps: int = Field(500, ge=1, le=MAX_STEPS, description="Updates of the vectors in all.")
+    steps: int = Field(500, ge=1, le=MAX_STEPS, description="Updates in all.")
     batch_size: int = Field(4, ge=1, le=1024, description="Pictures in one update.")
-    weight_decay: float = Field(
-        0.0, ge=0, le=1, description="AdamW's weight decay of the vectors, per unit of learning rate."
-    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay, per unit of learning rate.")
     precision: Precision = Field(
-        "auto", description="Number format of the frozen model; the vectors always train in float32."
+        "auto", description="Number format of the frozen model; what is trained is always float32."
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of every draw: order, prompts, noise and timesteps.")
 
@@ -113,7 +166,7 @@ class Train(Group):
 class Save(Group):
     """What is written while training, and how often."""
 
-    every: int = Field(100, ge=0, description="Steps between numbered copies of the embedding; 0 turns them off.")
+    every: int = Field(100, ge=0, description="Steps between numbered copies; 0 turns them off.")
     images_every: int = Field(100, ge=0, description="Steps between previews; 0 turns them off.")
     checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints, from which a run resumes exactly.")
     csv_every: int = Field(1, ge=0, description="Steps between rows of the loss table (CSV); 0 turns it off.")
@@ -145,8 +198,8 @@ class Preview(Group):
 class Recipe(Group):
     """Everything that decides a run."""
 
-    kind: Literal["embedding"] = Field("embedding", description="What is trained.")
-    name: str = Field(description="The word, which is also the file's name.")
+    kind: Kind = Field("embedding", description="What is trained: embedding (a word) or hypernetwork.")
+    name: str = Field(description="The word, which is also the file's name; or the hypernetwork's name.")
     model: str = Field(
         "starter", min_length=1, max_length=4096, description="Base model: a name from models/, a path, or a hash."
     )
@@ -164,6 +217,23 @@ class Recipe(Group):
             raise PydanticCustomError("name", "'{name}' {fault}", {"name": value, "fault": fault})
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_have_defaults(cls, values: Any) -> Any:
+        """What a hypernetwork begins with where nothing is said; the fields' own defaults are an embedding's."""
+        if not isinstance(values, dict) or values.get("kind") != "hypernetwork":
+            return values
+        filled = dict(values)
+        for group, defaults in _HYPERNETWORK_DEFAULTS.items():
+            given = filled.get(group, {})
+            filled[group] = {**defaults, **given} if isinstance(given, dict) else given
+        return filled
+
+
+def foreign_options(kind: str) -> tuple[str, ...]:
+    """Fields of `start` that belong to the other kind: they have their defaults, and no file shows them."""
+    return tuple(name for name in Start.model_fields if (name in EMBEDDING_START) != (kind == "embedding"))
+
 
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
     """Check nested plain values (from TOML, JSON or a form) and make a recipe of them.
@@ -171,10 +241,14 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: with every fault at once; an unknown key names the nearest known one.
     """
+    foreign = list(_foreign_faults(values))
     try:
-        return Recipe.model_validate(dict(values))
+        recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
-        raise RecipeError([_fault(details) for details in error.errors()]) from None
+        raise RecipeError([*map(_fault, error.errors()), *foreign]) from None
+    if foreign:
+        raise RecipeError(foreign)
+    return recipe
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -193,7 +267,7 @@ def parse_recipe(text: str) -> Recipe:
 def format_recipe(recipe: Recipe) -> str:
     """Write a recipe as TOML with each field's description as a comment; `parse_recipe` reads it back."""
     document = tomlkit.document()
-    values = recipe.model_dump(exclude_none=True)
+    values = recipe.model_dump(exclude_none=True, exclude={"start": set(foreign_options(recipe.kind))})
     for name, field in Recipe.model_fields.items():
         value = values[name]
         if isinstance(value, dict):
@@ -233,6 +307,24 @@ def iter_fields(group: type[Group] = Recipe, prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", field.description or "", default
 
 
+def _foreign_faults(values: Mapping[str, Any]) -> Iterator[Fault]:
+    """Options of the other kind that say something else than nothing; a default does no harm."""
+    kind, start = values.get("kind", "embedding"), values.get("start", {})
+    if kind not in get_args(Kind) or not isinstance(start, Mapping):
+        return
+    for name in foreign_options(kind):
+        if name in start and not _is_default(name, start[name]):
+            other = "a hypernetwork" if kind == "embedding" else "an embedding"
+            yield Fault(f"start.{name}", f"is an option of {other}; here kind is {kind}")
+
+
+def _is_default(name: str, value: Any) -> bool:
+    try:
+        return bool(getattr(Start.model_validate({name: value}), name) == Start.model_fields[name].default)
+    except ValidationError:
+        return False
+
+
 def _format_group(group: Group, values: Mapping[str, Any]) -> tomlkit.items.Table:
     table = tomlkit.table()
     for name, field in type(group).model_fields.items():
@@ -262,6 +354,12 @@ def _fault(details: ErrorDetails) -> Fault:
         return Fault(path, "is missing")
     message = details["msg"][:1].lower() + details["msg"][1:]
     given = details.get("input")
-    if isinstance(given, str | int | float) and details["type"] not in ("name", "learn_rate"):
+    if isinstance(given, str | int | float) and details["type"] not in (
+        "name",
+        "learn_rate",
+        "sizes",
+        "widths",
+        "dropout",
+    ):
         message += f", not {given!r}"
     return Fault(path, message)

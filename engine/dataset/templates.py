@@ -48,22 +48,25 @@ def find_template(reference: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def read_template(path: Path) -> tuple[str, ...]:
+def read_template(path: Path, *, needs_name: bool = True) -> tuple[str, ...]:
     """The prompts of a template: lines stripped, without blank ones and those that begin with `#`.
 
+    Args:
+        needs_name: each prompt must hold `[name]`, as for a word; else `[filewords]` will do, as for a hypernetwork.
+
     Raises:
-        VocableError: `template.invalid` when it cannot be read, holds no prompt, or a prompt lacks `[name]`.
+        VocableError: `template.invalid` when it cannot be read, holds no prompt, or a prompt lacks its placeholder.
     """
     lines = [(number, line.strip()) for number, line in enumerate(_read_text(path).splitlines(), 1)]
     prompts = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not prompts:
         raise _fault(path, "holds no prompt", "Write one prompt a line, each with [name] in it.")
     for number, line in prompts:
-        if "[name]" not in line:
+        if "[name]" not in line and (needs_name or "[filewords]" not in line):
             raise _fault(
                 path,
                 f"has no [name] in line {number} ('{line[:60]}')",
-                "Put [name] where the word belongs, in each line.",
+                "Put [name] where the word belongs, in each line; for a hypernetwork, [filewords] will do.",
             )
     return tuple(line for _, line in prompts)
 

@@ -15,23 +15,10 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from engine.errors import VocableError
 from engine.hypernetwork.network import Network, Side, change_context
-from engine.models.catalog import ModelEntry
 
 Change = Callable[[Side, Tensor], Tensor]
 """From the side and its context to the context that is used."""
-
-
-def check_model(entry: ModelEntry) -> None:
-    """Refuse models of a family that has no hypernetworks. Raises VocableError `hypernetwork.model`."""
-    if entry.family == "sdxl":
-        raise VocableError(
-            "hypernetwork.model",
-            f"The model {entry.name} is of the SDXL family, for which there are no hypernetworks: its text is 2048"
-            " numbers wide, and no program makes or reads modules of that width.",
-            "Use a model of the SD 1.x or 2.x family, or train an embedding.",
-        )
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import VocableError
-from engine.hypernetwork.attach import check_model, list_widths
+from engine.hypernetwork.attach import list_widths
+from engine.hypernetwork.family import check_family
 from engine.hypernetwork.network_file import HypernetworkFile, Module, check_fields
 from engine.hypernetwork.structure import Layer, list_layers
 from engine.models.load import Model
@@ -47,7 +48,7 @@ def create_hypernetwork(
         VocableError: `hypernetwork.model` for a family that has none; `hypernetwork.widths` when the model has no
             attention of a width; `hypernetwork.shape`, `.unsupported` from `check_fields`.
     """
-    check_model(model.entry)
+    check_family(model.entry)
     chosen = tuple(sorted(set(widths))) or tuple(list_widths(model.unet))
     check_widths(model, chosen)
     blank = HypernetworkFile(

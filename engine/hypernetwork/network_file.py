@@ -6,7 +6,6 @@ width two modules, whose tensors have exactly the names and shapes that `structu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import VocableError
-from engine.hypernetwork.structure import ACTIVATIONS, UNUSABLE_ACTIVATIONS, tensor_shapes
-
-MAX_SIZES = 64
-MAX_FACTOR = 64.0
-"""Largest ratio of a hidden layer to the module's own width."""
+from engine.hypernetwork.structure import (
+    ACTIVATIONS,
+    MAX_WIDTH,
+    UNUSABLE_ACTIVATIONS,
+    dropout_fault,
+    sizes_fault,
+    tensor_shapes,
+)
 
 MAX_WIDTHS = 16
-MAX_WIDTH = 8192
 
 Module = Mapping[str, NDArray[np.float32]]
 """Tensors of one module by their names in the file, `linear.<index>.weight` and `linear.<index>.bias`."""
@@ -109,12 +110,10 @@ def check_fields(network: HypernetworkFile) -> None:
     if activation not in ACTIVATIONS:
         title = f"The hypernetwork '{network.name}' uses the activation {ascii(activation)[:60]}, which is not known."
         raise VocableError("hypernetwork.unsupported", title, f"Known are {', '.join(ACTIVATIONS)}.")
-    if not 2 <= len(sizes) <= MAX_SIZES or not all(math.isfinite(size) and 0 < size <= MAX_FACTOR for size in sizes):
-        raise shape_error(network.name, f"its layer structure has {len(sizes)} sizes, or sizes that are no use")
-    if sizes[0] != 1 or sizes[-1] != 1:
-        raise shape_error(network.name, "its layer structure does not begin and end with 1")
-    if len(network.dropout) != len(sizes) or not all(0 <= share < 1 for share in network.dropout):
-        raise shape_error(network.name, "its dropout structure does not fit its layer structure")
+    if fault := sizes_fault(sizes):
+        raise shape_error(network.name, f"its layer structure {fault}")
+    if fault := dropout_fault(network.dropout, sizes):
+        raise shape_error(network.name, f"its dropout structure {fault}")
     if not 1 <= len(network.widths) <= MAX_WIDTHS or not all(1 <= width <= MAX_WIDTH for width in network.widths):
         raise shape_error(network.name, f"it has modules for {len(network.widths)} widths, or for odd ones")
     if any(int(width * size) < 1 for width in network.widths for size in sizes):

@@ -6,17 +6,20 @@ sequence in which activations, norms and dropouts are counted like layers (`refe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
-ACTIVATIONS: Final = (
-    *("linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "celu", "gelu", "hardshrink", "hardsigmoid"),
-    *("hardswish", "hardtanh", "logsigmoid", "mish", "prelu", "rrelu", "relu6", "selu", "silu", "softplus"),
-    *("softshrink", "softsign", "tanhshrink"),
-)
+Activation = Literal[
+    "linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "celu", "gelu", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "logsigmoid", "mish", "prelu", "rrelu", "relu6", "selu", "silu", "softplus", "softshrink",
+    "softsign", "tanhshrink",
+]  # fmt: skip
 """By webui's names; `swish` is Hardswish there, and `linear` is no activation."""
+
+ACTIVATIONS: Final[tuple[Activation, ...]] = get_args(Activation)
 
 UNUSABLE_ACTIVATIONS: Final[Mapping[str, str]] = {
     "glu": "it halves the width of a layer, so that no network with it can run",
@@ -29,7 +32,15 @@ UNUSABLE_ACTIVATIONS: Final[Mapping[str, str]] = {
 }
 """Names that webui lists besides, and what is wrong with each."""
 
-WEIGHT_INITS: Final = ("Normal", "KaimingUniform", "KaimingNormal", "XavierUniform", "XavierNormal")
+WeightInit = Literal["Normal", "KaimingUniform", "KaimingNormal", "XavierUniform", "XavierNormal"]
+
+WEIGHT_INITS: Final[tuple[WeightInit, ...]] = get_args(WeightInit)
+
+MAX_SIZES = 64
+MAX_FACTOR = 64.0
+"""Largest ratio of a hidden layer to the module's own width."""
+
+MAX_WIDTH = 8192
 
 
 class Structured(Protocol):
@@ -56,6 +67,22 @@ class Layer:
     outputs: int
     share: float = 0.0
     """Of a dropout: probability that a number becomes zero."""
+
+
+def sizes_fault(sizes: Sequence[float]) -> str:
+    """Say why a layer structure cannot be one, or return an empty string when it can."""
+    if not 2 <= len(sizes) <= MAX_SIZES:
+        return f"has {len(sizes)} numbers; 2 to {MAX_SIZES} are possible"
+    if not all(math.isfinite(size) and 0 < size <= MAX_FACTOR for size in sizes):
+        return f"holds a number that is not above 0 and at most {MAX_FACTOR:g}"
+    return "" if sizes[0] == sizes[-1] == 1 else "does not begin and end with 1"
+
+
+def dropout_fault(dropout: Sequence[float], sizes: Sequence[float]) -> str:
+    """Say why a dropout structure does not fit a layer structure, or return an empty string."""
+    if len(dropout) != len(sizes):
+        return f"has {len(dropout)} numbers where the layer structure has {len(sizes)}"
+    return "" if all(0 <= share < 1 for share in dropout) else "holds a number that is not from 0 to below 1"
 
 
 def list_layers(network: Structured, width: int) -> tuple[Layer, ...]:

@@ -27,7 +27,7 @@ def test_a_recipe_survives_the_way_through_its_file() -> None:
 
 
 def test_the_file_explains_each_field() -> None:
-    text = format_recipe(build_recipe(LEAST))
+    text = format_recipe(build_recipe(LEAST)) + format_recipe(build_recipe({**LEAST, "kind": "hypernetwork"}))
     assert all(description in text for path, description, _ in iter_fields() if not path.endswith(("width", "height")))
 
 
@@ -75,3 +75,45 @@ def test_assignments_set_nested_fields() -> None:
 def test_an_assignment_without_a_value_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"group\.key=value"):
         set_field({}, "train.steps")
+
+
+def test_a_hypernetwork_begins_at_its_own_rate_and_template_unless_told_otherwise() -> None:
+    recipe = build_recipe({**LEAST, "kind": "hypernetwork"})
+    assert (recipe.train.learn_rate, recipe.data.template) == ("1e-5", "hypernetwork")
+    told = build_recipe({**LEAST, "kind": "hypernetwork", "train": {"learn_rate": 0.001}})
+    assert told.train.learn_rate == "0.001"
+    assert build_recipe(LEAST).train.learn_rate == "0.005"
+
+
+def test_a_hypernetwork_s_recipe_survives_the_way_through_its_file_without_a_word_s_options() -> None:
+    start = {"sizes": "1, 2, 2, 1", "widths": [768, 320], "activation": "mish", "dropout": [0, 0.3, 0, 0]}
+    recipe = build_recipe({**LEAST, "kind": "hypernetwork", "start": start})
+    assert recipe.start.sizes == (1, 2, 2, 1)
+    assert parse_recipe(format_recipe(recipe)) == build_recipe(recipe.model_dump()) == recipe
+    assert "init_text" not in format_recipe(recipe)
+    assert "sizes" not in format_recipe(build_recipe(LEAST))
+
+
+def test_options_of_the_other_kind_are_refused_with_every_other_fault() -> None:
+    found = faults({**LEAST, "kind": "hypernetwork", "start": {"vectors": 2, "sizes": [1, 2]}})
+    assert set(found) == {"start.vectors", "start.sizes"}
+    assert "an embedding" in found["start.vectors"]
+    assert "a hypernetwork" in faults({**LEAST, "start": {"layer_norm": True}})["start.layer_norm"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("sizes", [1], "2 to 64"),
+        ("sizes", [1, 0, 1], "above 0"),
+        ("sizes", [2, 1], "begin and end"),
+        ("dropout", [0, 0.5], "2 numbers"),
+        ("dropout", [0, 1, 0], "below 1"),
+        ("dropout", [0.5, 0, 0], "begin and end with 0"),
+        ("widths", [0], "1 to"),
+        ("widths", [320, 320], "different"),
+        ("activation", "glu", "should be"),
+    ],
+)
+def test_a_structure_that_no_network_can_have_is_refused(field: str, value: object, reason: str) -> None:
+    assert reason in faults({**LEAST, "kind": "hypernetwork", "start": {field: value}})[f"start.{field}"]

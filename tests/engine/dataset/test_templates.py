@@ -67,3 +67,13 @@ def test_an_unknown_template_is_refused_with_the_names_there_are() -> None:
 def test_shipped_templates_read_and_use_captions_where_their_name_says_so(name: str) -> None:
     lines = read_template(find_template(name, []))
     assert all(("[filewords]" in line) == name.endswith("_filewords") for line in lines)
+
+
+def test_a_hypernetwork_s_template_needs_captions_only(tmp_path: Path) -> None:
+    path = find_template("hypernetwork", [])
+    assert all("[filewords]" in line for line in read_template(path, needs_name=False))
+    with pytest.raises(VocableError, match=r"\[name\]"):
+        read_template(path)
+    (tmp_path / "mine.txt").write_text("a picture\n")
+    with pytest.raises(VocableError, match="line 1"):
+        read_template(tmp_path / "mine.txt", needs_name=False)
