@@ -1,34 +1,20 @@
 """Who words captions: BLIP, a tagger, or the starter model's own labels, opened alike.
 
-Called by the process that prepares pictures, and by the service, which looks first whether all is there. No torch is
-imported before a BLIP is opened.
+Called by the process that prepares pictures. No torch is imported before a BLIP is opened.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from engine.preprocess.caption_blip import check_blip, open_blip
-from engine.preprocess.caption_tagger import check_tagger, open_tagger
+from engine.preprocess.caption_blip import open_blip
+from engine.preprocess.caption_files import CaptionModels, identify_captioner
+from engine.preprocess.caption_tagger import open_tagger
 from engine.preprocess.request import Captions
-
-_RULE = 1
-"""Counts up when the same weights would word a caption differently."""
-
-_SAMPLE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class CaptionModels:
-    """Folders of weights, from the settings."""
-
-    blip: Path
-    tagger: Path
 
 
 @dataclass(frozen=True)
@@ -39,22 +25,7 @@ class ModelCaptioner:
     word: Callable[[Image.Image], str]
 
     def caption(self, pictures: Sequence[Image.Image], source: Path) -> list[str]:
-        return [self.word(picture) for picture in pictures]
-
-
-def identify_captioner(captions: Captions, models: CaptionModels) -> str:
-    """What tells this captioner from every other; empty when none is asked for.
-
-    Raises:
-        VocableError: `caption.missing`, `caption.extra` or `caption.unreadable`, when it could not be opened.
-    """
-    if captions.make == "blip":
-        check_blip(models.blip)
-        return f"blip {_RULE} {_fingerprint(models.blip)}"
-    if captions.make == "tags":
-        check_tagger(models.tagger)
-        return f"tags {_RULE} {_fingerprint(models.tagger)}"
-    return f"starter {_RULE}" if captions.make == "starter" else ""
+        return [self.word(_on_white(picture)) for picture in pictures]
 
 
 def open_captioner(captions: Captions, models: CaptionModels, *, device: str) -> ModelCaptioner | None:
@@ -78,15 +49,8 @@ def open_captioner(captions: Captions, models: CaptionModels, *, device: str) ->
     return None
 
 
-def _fingerprint(folder: Path) -> str:
-    """Twelve hexadecimal digits of the folder's files: name, size, and the content of both ends. Reading gigabytes of
-    weights through would take longer than captioning a handful of pictures."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}\n".encode(errors="surrogateescape"))
-            digest.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:12]
+def _on_white(picture: Image.Image) -> Image.Image:
+    """What people see of a picture whose transparency was kept: not the colours below it."""
+    if picture.mode != "RGBA":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")

@@ -1,13 +1,12 @@
 """WD-style taggers, which name what a picture shows in tags, through `onnxruntime` (extra `tagger`).
 
-Opened by caption.py, in the process that prepares pictures; no torch. `check_tagger` reads names only. Form of the
-input and of `selected_tags.csv` as the taggers of SmilingWolf on the Hugging Face hub have them.
+Opened by caption.py, in the process that prepares pictures; no torch. The input and `selected_tags.csv` have
+the form of SmilingWolf's taggers on the Hugging Face hub.
 """
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.errors import VocableError
+from engine.preprocess.caption_files import TAGGER_MODEL as MODEL
+from engine.preprocess.caption_files import TAGGER_TAGS as TAGS
+from engine.preprocess.caption_files import check_tagger, tagger_unreadable
 from engine.preprocess.request import Tags
-
-MODEL, TAGS = "model.onnx", "selected_tags.csv"
 
 GENERAL, CHARACTER = 0, 4
 """Categories of tags that are used; 9 are ratings."""
@@ -41,25 +40,6 @@ class Tag:
     category: int
 
 
-def check_tagger(folder: Path) -> None:
-    """Look whether a tagger can be had.
-
-    Raises:
-        VocableError: `caption.extra` without onnxruntime; `caption.missing` with what lacks and where to put it.
-    """
-    if importlib.util.find_spec("onnxruntime") is None:
-        title = "Tagging needs onnxruntime, which is not installed."
-        raise VocableError("caption.extra", title, "Install it where the service runs: pip install 'vocable[tagger]'")
-    lacking = [name for name in (MODEL, TAGS) if not (folder / name).is_file()]
-    if lacking:
-        title = f"There is no tagger in '{folder}': it lacks {' and '.join(lacking)}."
-        hint = (
-            f"Put {MODEL} and {TAGS} of a WD tagger there, for instance those of SmilingWolf/wd-vit-tagger-v3, "
-            "or set preprocess.tagger to their folder."
-        )
-        raise VocableError("caption.missing", title, hint)
-
-
 def open_tagger(folder: Path, *, device: str, rules: Tags) -> Callable[[Image.Image], str]:
     """Load the tagger; what is returned gives a picture's tags, joined by commas.
 
@@ -77,7 +57,7 @@ def open_tagger(folder: Path, *, device: str, rules: Tags) -> Callable[[Image.Im
 
     count = score(Image.new("RGB", (form.side, form.side), "white")).size
     if count != len(tags):
-        raise _unreadable(folder, f"{MODEL} scores {count} tags, but {TAGS} names {len(tags)}")
+        raise tagger_unreadable(folder, f"{MODEL} scores {count} tags, but {TAGS} names {len(tags)}")
     return lambda picture: ", ".join(choose_tags(tags, score(picture), rules))
 
 
@@ -87,7 +67,7 @@ def read_tags(path: Path) -> list[Tag]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [Tag(row["name"], int(row["category"])) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(
+        raise tagger_unreadable(
             path.parent, f"{path.name} is no table with the columns name and category ({error})"
         ) from None
 
@@ -129,7 +109,7 @@ class _Form:
 def _input_form(shape: Sequence[Any], folder: Path) -> _Form:
     """How the model takes a picture; sides that it leaves open are names, not numbers."""
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        raise _unreadable(folder, f"{MODEL} takes {list(shape)}, not one colour picture")
+        raise tagger_unreadable(folder, f"{MODEL} takes {list(shape)}, not one colour picture")
     channels_first = shape[3] != 3
     side = shape[2] if isinstance(shape[2], int) and shape[2] > 0 else _SIZE
     return _Form(side, channels_first)
@@ -163,8 +143,4 @@ def _open_session(folder: Path, device: str) -> Any:
     except Exception as error:
         # onnxruntime has no family of exceptions: each fault of a file is one of a dozen classes without a common base.
         reason = str(error).strip().partition("\n")[0][:300]
-        raise _unreadable(folder, f"{MODEL} cannot be loaded ({reason})") from error
-
-
-def _unreadable(folder: Path, reason: str) -> VocableError:
-    return VocableError("caption.unreadable", f"The tagger in '{folder}' cannot be used: {reason}.", "Copy it anew.")
+        raise tagger_unreadable(folder, f"{MODEL} cannot be loaded ({reason})") from error

@@ -9,7 +9,8 @@ from PIL import Image
 
 from engine.errors import VocableError
 from engine.models.starter.sample import TRAIN_DIR
-from engine.preprocess.caption import CaptionModels, identify_captioner, open_captioner
+from engine.preprocess.caption import ModelCaptioner, open_captioner
+from engine.preprocess.caption_files import CaptionModels, identify_captioner
 from engine.preprocess.request import Captions
 
 
@@ -52,3 +53,10 @@ def test_other_weights_are_another_captioner(models: CaptionModels) -> None:
     assert identify_captioner(blip, models) == first
     fill_blip(models.blip, b"\x00" * 2_999_999 + b"\x01")
     assert identify_captioner(blip, models) != first
+
+
+def test_what_lies_under_transparency_is_not_captioned() -> None:
+    seen: list[Image.Image] = []
+    captioner = ModelCaptioner("test", lambda picture: seen.append(picture) or "")  # type: ignore[func-returns-value]
+    captioner.caption([Image.new("RGBA", (2, 2), (255, 0, 0, 0))], Path("a.png"))
+    assert seen[0].getpixel((0, 0)) == (255, 255, 255)

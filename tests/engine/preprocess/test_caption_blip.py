@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil
 
 from engine.errors import VocableError
-from engine.preprocess.caption_blip import check_blip, open_blip
+from engine.preprocess.caption_blip import open_blip
+from engine.preprocess.caption_files import check_blip
 from engine.preprocess.request import Blip
 
 SENTENCES = {"red": "a red picture of nothing", "blue": "a man in blue suits"}

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import VocableError
-from engine.preprocess.caption_tagger import Tag, check_tagger, choose_tags, open_tagger, read_tags
+from engine.preprocess.caption_files import check_tagger
+from engine.preprocess.caption_tagger import Tag, choose_tags, open_tagger, read_tags
 from engine.preprocess.request import Tags
 from tests.engine.preprocess.onnx_model import tagger_bytes
 
