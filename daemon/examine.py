@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
@@ -100,6 +100,12 @@ class Examiner(Generic[F]):
     def lacks(self, entry: Entry[F]) -> bool:
         """Say whether a canonical file of what was found is gone; blocks for a disk access."""
         return self._verdicts.lacks(entry.found.verdict)
+
+    def prune(self, entries: Collection[Entry[F]]) -> None:
+        """Forget contents that no entry has any more, but for some of the newest; blocks for a look at the cache."""
+        used = {entry.found.sha256: entry.found.verdict for entry in entries}
+        self._lost = {sha256: verdict for sha256, verdict in self._lost.items() if sha256 in used}
+        self._verdicts.prune(used.items(), now_s=time.monotonic())
 
     def _take_in(self, batch: Sequence[Due]) -> list[_Taken[F]]:
         """Read files, and look up what is known of their content. Runs in a thread."""

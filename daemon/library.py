@@ -143,6 +143,7 @@ class Library(Generic[F]):
                 async with self._lock:
                     if time.monotonic() - checked > _CHECK_S:
                         await self._drop_lost_copies()
+                        await asyncio.to_thread(self._examiner.prune, list(self._entries.values()))
                         checked = time.monotonic()
                     await self._refresh()
             except Exception:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -22,6 +23,14 @@ VERSION = 3
 
 STEM = "ThisFilesOwnName"
 """The name under which the inspector reads a file, so that a verdict holds for its content under every name."""
+
+
+SPARE_FILES = 2000
+SPARE_BYTES = 1 << 30
+"""Of what belongs to no file any more so much is kept, the newest: files go away for a while and come back."""
+
+REST_S = 3600.0
+"""What was in use so lately stays in any case, since a worker may just be reading it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class VerdictCache(Generic[F]):
     def __init__(self, folder: Path, facts: type[F]) -> None:
         self._folder = folder
         self._facts = facts
+        self._spare_since: dict[str, float] = {}
 
     def canonical(self, sha256: str) -> Path:
         """Where the canonical file of this content lies."""
@@ -78,6 +88,36 @@ class VerdictCache(Generic[F]):
     def lacks(self, verdict: Verdict[F]) -> bool:
         """Say whether a canonical file of a verdict that was found earlier is gone."""
         return not all(self.canonical(thing.canonical).is_file() for thing in verdict.contents)
+
+    def prune(self, used: Iterable[tuple[str, Verdict[F]]], *, now_s: float) -> None:
+        """Delete what belongs to no file that is there, beyond what is kept to spare.
+
+        Args:
+            used: SHA-256 and verdict of each file that is there.
+            now_s: seconds of a clock that never goes back.
+        """
+        names = set()
+        for sha256, verdict in used:
+            names |= {self._record(sha256).name, *(self.canonical(thing.canonical).name for thing in verdict.contents)}
+        spare = self._list_but(names)
+        self._spare_since = {name: self._spare_since.get(name, now_s) for name in spare}
+        held_bytes = 0
+        for number, (name, status) in enumerate(sorted(spare.items(), key=lambda item: -item[1].st_mtime_ns), 1):
+            held_bytes += status.st_size
+            is_over = number > SPARE_FILES or held_bytes > SPARE_BYTES
+            if is_over and now_s - self._spare_since[name] >= REST_S:
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink()
+
+    def _list_but(self, names: Collection[str]) -> dict[str, os.stat_result]:
+        """The files of the cache but these."""
+        found: dict[str, os.stat_result] = {}
+        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name not in names and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[entry.name] = entry.stat(follow_symlinks=False)
+        return found
 
     def _holds(self, sha256: str) -> bool:
         with self.canonical(sha256).open("rb") as file:

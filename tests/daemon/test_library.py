@@ -318,6 +318,26 @@ async def test_a_deleted_cache_is_made_again(folder: Path, tmp_path: Path, open_
     assert read_canonical(shelf.library.usable()[0]).name == "fox"
 
 
+async def test_the_verdict_of_a_file_that_is_gone_leaves_the_cache_in_time(
+    folder: Path, tmp_path: Path, open_shelf: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("REST_S", 0.0), ("SPARE_FILES", 0)):
+        monkeypatch.setattr(f"daemon.inspector.verdicts.{name}", value)
+    monkeypatch.setattr("daemon.library._CHECK_S", 0.02)
+    (folder / "fox.safetensors").write_bytes(word_file(0.5))
+    (folder / "owl.safetensors").write_bytes(word_file(0.75))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    (folder / "owl.safetensors").unlink()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(os.listdir(tmp_path / "cache" / "embeddings")) > 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await shelf.library.rescan()
+    assert shelf.usable == {"fox"}
+    assert (read_canonical(shelf.library.usable()[0]).vectors == 0.5).all()
+    assert len(shelf.inspector.seen) == 2
+
+
 async def test_a_file_whose_inspector_dies_is_given_up_once_and_the_next_is_read(
     folder: Path, open_shelf: Open
 ) -> None:
