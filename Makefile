@@ -22,8 +22,15 @@ lint: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-slow gpu chaos: .venv
+slow gpu: .venv
 	$(BIN)/python -m pytest -m $@
+
+# make chaos KILLS=200 SEED=7 kills so many services and as many workers; FIRST=120 goes on at the 120th kill of a seed.
+KILLS ?= 200
+SEED ?= 7
+FIRST ?= 1
+chaos: .venv
+	VOCABLE_KILLS=$(KILLS) VOCABLE_SEED=$(SEED) VOCABLE_FIRST=$(FIRST) $(BIN)/python -m pytest -m chaos -s
 
 benchmark: .venv
 	$(BIN)/python benchmarks/step.py

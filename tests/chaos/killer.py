@@ -114,12 +114,15 @@ class Killer:
             await asyncio.sleep(kill.later_s)
             return moment
         seen = self._watcher.seen
+        goal = seen[moment] + kill.times
         try:
             if moment in DEEP:
-                await self._watcher.until(lambda: self._watcher.worker.state in ("idle", "busy"), READY_S)
-            goal = seen[moment] + kill.times
+                await self._watcher.until(lambda: seen[moment] >= goal or self._has_ready_worker(), READY_S)
             await self._watcher.until(lambda: seen[moment] >= goal, WAIT_S)
         except TimeoutError:
             moment = "any time"
         await asyncio.sleep(kill.later_s)
         return moment
+
+    def _has_ready_worker(self) -> bool:
+        return self._watcher.worker.state in ("idle", "busy")

@@ -263,7 +263,7 @@ class User:
         left = await self.insist(lambda: Yield.of(self._house.client, run))
         other = find_differences(left, self._twins[kind])
         if other:
-            self._watcher.faults.append(f"{view.name} ({view.folder}) is not what it would have been: {other}")
+            self._watcher.blame(f"{view.name} ({view.folder}) is not what it would have been: {other}")
         self.cut_short += len(self._twins[kind].pictures) - len(left.pictures)
         self._finished[view.embedding] = os.stat(view.embedding).st_mtime_ns
 

@@ -34,7 +34,7 @@ async def train_undisturbed(root: Path) -> dict[str, Yield]:
     try:
         await house.start()
         await house.until_up()
-        watcher = Watcher(house)
+        watcher = Watcher(house, print)
         following = asyncio.create_task(watcher.follow())
         runs = {}
         for kind in RECIPES:
@@ -57,7 +57,7 @@ async def spend_days(
     house: House, kills: Sequence[Kill], twins: Mapping[str, Yield], say: Callable[[str], None]
 ) -> None:
     """Live in the house until all kills are done and the day is over."""
-    watcher = Watcher(house)
+    watcher = Watcher(house, say)
     user = User(house, watcher, twins, random.Random(kills[0].number))
     killer = Killer(house, watcher, say)
 

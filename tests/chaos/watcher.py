@@ -19,9 +19,9 @@ LOST = ("link.absent", "link.lost", "service.stopping")
 
 
 class Watcher:
-    """Follows a house. What must not be is noted in `faults`."""
+    """Follows a house. What must not be is noted in `faults`, and said at once."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, say: Callable[[str], None]) -> None:
         self.runs: dict[str, RunView] = {}
         self.boot = ""
         self.worker = WorkerView()
@@ -33,6 +33,7 @@ class Watcher:
         self.farthest: dict[str, int] = {}
         self.faults: list[str] = []
         self._house = house
+        self._say = say
         self._news = asyncio.Event()
 
     async def follow(self) -> None:
@@ -62,6 +63,10 @@ class Watcher:
         self.seen[what] += 1
         self._tell()
 
+    def blame(self, fault: str) -> None:
+        self.faults.append(fault)
+        self._say(f"FAULT: {fault}")
+
     def _take_state(self, state: State) -> None:
         self.boot, self.worker, self.queue = state.boot_id, state.worker, state.queue
         self.words += 1
@@ -78,7 +83,7 @@ class Watcher:
             case "queue":
                 self.queue = QueueView.model_validate(line.data)
                 if self.queue.state == "paused" and self.worker.pid is not None:
-                    self.faults.append("a worker was started although the queue is paused")
+                    self.blame("a worker was started although the queue is paused")
             case "words":
                 self.words += 1
         if line.topic:
@@ -88,7 +93,7 @@ class Watcher:
     def _take_run(self, view: RunView) -> None:
         before = self.runs.get(view.id)
         if before and before.state == "finished" and view.state != "finished":
-            self.faults.append(f"run {view.id} was finished and is {view.state}")
+            self.blame(f"run {view.id} was finished and is {view.state}")
         if before is None or (before.state, before.phase) != (view.state, view.phase):
             self.seen[view.state] += 1
             self.seen[view.phase] += view.phase != ""
