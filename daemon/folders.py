@@ -77,6 +77,11 @@ class Folders:
             task.cancel()
         await asyncio.gather(*(watch.stop() for watch in self._watches.values()))
 
+    def look_soon(self) -> None:
+        """Look at every folder now instead of at the next regular time."""
+        for watch in self._watches.values():
+            watch.look_soon()
+
     def health(self) -> dict[str, Any]:
         """How each folder is watched; see FolderWatch.health."""
         return {

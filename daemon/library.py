@@ -101,6 +101,10 @@ class Library(Generic[F]):
             while await self._refresh():
                 pass
 
+    def look_soon(self) -> None:
+        """Look at the folder now instead of at the next regular time."""
+        self._watch.look_soon()
+
     def fit(self, target: Target) -> None:
         """Compare the files with another model; the table follows soon, after `rescan` for certain."""
         if target != self._target:
@@ -122,6 +126,17 @@ class Library(Generic[F]):
         """What there is of this name, without regard to case, or was meant to be."""
         folded = fold_name(name)
         return [view for view in self._table.views if fold_name(view["name"]) == folded]
+
+    def files(self, name: str) -> list[Path]:
+        """The files of what `named` tells, the one that has the name first."""
+        folded = fold_name(name)
+        usable = {view["path"] for view in self._table.views if view["usable"]}
+        found = [
+            (not any(view["path"] in usable for view in views), entry.found.rank, path)
+            for path, entry in self._entries.items()
+            if (views := [view for view in entry.found.views if fold_name(view["name"]) == folded])
+        ]
+        return [path for _, _, path in sorted(found)]
 
     def usable(self) -> list[dict[str, Any]]:
         """What the worker is told: each readable thing that has its name, for any model; it knows which one it has."""

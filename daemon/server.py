@@ -28,6 +28,7 @@ from daemon.settings import Settings
 from daemon.signals import signals_to
 from daemon.summary import dump_state, status_line
 from daemon.systemd import Notifier, extending, keep_posted
+from daemon.watch.suspend import follow_suspends
 from engine.errors import VocableError
 
 CHECKPOINT_TIMEOUT_S = 4.0
@@ -104,7 +105,10 @@ async def serve(
             _log.info("ready on %s", path)
             notifier.tell_status(status_line(service), "READY=1")
             on_ready()
-            tasks = [asyncio.create_task(keep_posted(notifier, lambda: status_line(service)))]
+            tasks = [
+                asyncio.create_task(keep_posted(notifier, lambda: status_line(service))),
+                asyncio.create_task(follow_suspends(service.look_soon)),
+            ]
             if not passed:
                 tasks.append(asyncio.create_task(_guard_socket(server, service, path, group, socket_check_s)))
             await _first(service.stop_asked, serving)

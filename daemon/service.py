@@ -154,6 +154,11 @@ class Service:
             notes.append("service.group changes with the next start")
         return notes
 
+    def look_soon(self) -> None:
+        """Look through all watched folders now: something may have changed there that nobody was told of."""
+        self.library.look_soon()
+        self.folders.look_soon()
+
     def info(self) -> ServerInfo:
         return ServerInfo(
             daemon=version("vocable"),

@@ -1,6 +1,7 @@
-"""What signals mean to the service: SIGTERM and SIGINT end it, SIGHUP reads the settings again, SIGUSR1 logs its state.
+"""What signals mean to the service: SIGTERM and SIGINT end it, SIGHUP has it look again, SIGUSR1 logs its state.
 
 Used by the server. No signal ends anything at once; a terminal that closes sends SIGHUP and so ends nothing at all.
+To look again is to read settings and watched folders once more.
 """
 
 from __future__ import annotations
@@ -54,11 +55,12 @@ async def signals_to(service: Service, dump: Callable[[], str]) -> AsyncIterator
 
 
 async def _reload_when_asked(service: Service, asked: asyncio.Event) -> None:
-    """However often it was asked meanwhile, the settings are read once more."""
+    """However often it was asked meanwhile, settings and folders are read once more."""
     while True:
         await asked.wait()
         asked.clear()
         await reload_settings(service)
+        service.look_soon()
 
 
 async def reload_settings(service: Service) -> None:

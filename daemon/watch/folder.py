@@ -137,6 +137,10 @@ class FolderWatch:
         """Look now and take every file as it is, settled or not."""
         await self._look(patient=False)
 
+    def look_soon(self) -> None:
+        """Take the next regular look now; files that are being written come later, as always."""
+        self._wake.set()
+
     def health(self) -> dict[str, Any]:
         """How the folder is watched, for people: mode, reason, times (seconds since 1970), counts."""
         reason = "the folder is missing" if self._missing else self._reason

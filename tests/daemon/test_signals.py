@@ -10,6 +10,7 @@ import pty
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from daemon.client import Client
 from daemon.paths import Workspace
 from daemon.protocol.service import StreamLine
 from daemon.settings import Settings
+from daemon.watch import FolderWatch
+from daemon.watch.suspend import follow_suspends
 from daemon.worker.pulse import Deadlines
 from daemon.worker.supervise import Limits
 from engine.errors import VocableError
@@ -98,6 +101,48 @@ async def test_deadlines_that_changed_are_those_of_the_next_worker(
         (await crew.worker()).die()
         await crew.worker(2)
     assert deadlines == [Deadlines(), Deadlines(first_step_s=7200)]
+
+
+FOLDERS = {"embeddings", "datasets", "templates", "models", "inbox"}
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The folders that were asked to be looked through."""
+    names: set[str] = set()
+    look = FolderWatch.look_soon
+
+    def note(watch: FolderWatch) -> None:
+        names.add(watch.root.name)
+        look(watch)
+
+    monkeypatch.setattr(FolderWatch, "look_soon", note)
+    return names
+
+
+async def until_all(looked: set[str]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not looked >= FOLDERS:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_all_watched_folders_are_looked_through(workspace: Workspace, looked: set[str]) -> None:
+    async with serving(workspace):
+        hang_up()
+        await until_all(looked)
+
+
+async def test_a_machine_that_was_suspended_looks_through_its_folders(
+    workspace: Workspace, looked: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspended_s = 0.0
+    follow = partial(follow_suspends, suspended_s=lambda: suspended_s, interval_s=0.01)
+    monkeypatch.setattr("daemon.server.follow_suspends", follow)
+    async with serving(workspace) as running:
+        await running.client.info()
+        assert looked == set()
+        suspended_s = 3600.0
+        await until_all(looked)
 
 
 async def test_what_only_a_restart_can_change_is_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:

@@ -155,6 +155,13 @@ async def test_rescan_takes_everything_as_it_is_now(root: Path, watch: Watch) ->
     assert watched.names == set()
 
 
+async def test_a_watch_that_is_told_to_looks_at_once(root: Path, watch: Watch) -> None:
+    watched = await watch(hints=Deaf)
+    (root / "fox.pt").write_bytes(b"fox")
+    watched.watch.look_soon()
+    await watched.until_names("fox.pt")
+
+
 async def test_links_pipes_and_sockets_are_told_for_what_they_are_and_not_followed(
     root: Path, tmp_path: Path, watch: Watch
 ) -> None:
