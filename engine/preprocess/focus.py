@@ -188,6 +188,7 @@ def _window_histograms(lines: NDArray[np.uint8], starts: NDArray[np.int64], wind
 
 def _cascade(name: str) -> Any:
     import cv2
+    import cv2.data
 
     if name not in _LOADED:
         _LOADED[name] = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / f"{name}.xml"))

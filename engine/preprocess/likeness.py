@@ -98,4 +98,5 @@ def sharpness(image: Image.Image) -> float:
 def _cosines() -> NDArray[np.float64]:
     """[8, 32]: the lowest rows of the discrete cosine transform."""
     rows, columns = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None]
-    return np.cos(math.pi / _SIDE * (columns + 0.5) * rows)
+    cosines: NDArray[np.float64] = np.cos(math.pi / _SIDE * (columns + 0.5) * rows)
+    return cosines
