@@ -7,26 +7,26 @@ driver does so in a process that is given up on after a time.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import re
 import shutil
-import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from daemon import gpu
 from daemon.paths import SOCKET_PATH_BYTES, Workspace, find_socket, folder_fault, socket_path
 from daemon.watch.mounts import remote_file_system
+from daemon.worker.footprint import NAME as FOOTPRINT
 from engine.text import escape
 
 Verdict = Literal["ok", "note", "warning", "fault"]
 
-HELPER_TIMEOUT_S = 10.0
 LITTLE_ROOM = 1 << 30
 SOME_ROOM = 5 << 30
 FEW_FILES = 10_000
@@ -52,7 +52,7 @@ def check_machine(workspace: Workspace, environ: Mapping[str, str]) -> list[Find
         lambda: [check_inotify(workspace)],
         lambda: [check_sqlite(sqlite3.sqlite_version)],
         lambda: [check_linger(environ)],
-        lambda: check_gpu(),
+        lambda: check_gpu(workspace),
     )
     return [finding for check in checks for finding in check()]
 
@@ -165,56 +165,62 @@ def check_linger(environ: Mapping[str, str], root: Path = Path("/")) -> Finding:
     return Finding("linger", "note", "off; a user unit would end with your last session", advice)
 
 
-def check_gpu(command: Sequence[str] = (), devices: Path = Path("/dev")) -> list[Finding]:
-    """The cards and their driver, asked in a process that may hang as long as it likes."""
-    tool = shutil.which("nvidia-smi")
-    query = [*command] or (
-        [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"] if tool else []
-    )
-    if not query:
+def check_gpu(workspace: Workspace, tool: Sequence[str] = (), devices: Path = Path("/dev")) -> list[Finding]:
+    """The cards, their driver, and who else holds their memory.
+
+    Args:
+        tool: how nvidia-smi is called, if it is not to be looked for.
+    """
+    found = shutil.which("nvidia-smi")
+    command = [*tool] or ([found] if found else [])
+    if not command:
         return [_without_tool(devices)]
-    answer = run_bounded(query, HELPER_TIMEOUT_S)
-    if answer is None:
-        text = f"the driver does not answer within {HELPER_TIMEOUT_S:g} s"
+    try:
+        cards = gpu.list_cards(command)
+        holders = gpu.list_holders(command)
+    except gpu.Silent:
+        text = f"the driver does not answer within {gpu.TIMEOUT_S:g} s"
         return [Finding("GPU", "fault", text, "Look into dmesg for lines with NVRM or Xid; a restart may be needed.")]
-    code, said = answer
-    if code != 0:
-        reason = escape(said.strip().splitlines()[0] if said.strip() else f"exit code {code}", 300)
-        return [Finding("GPU", "warning", f"nvidia-smi fails: {reason}", "Runs go to the CPU until that is mended.")]
-    cards = [escape(line.strip(), 200) for line in said.splitlines() if line.strip()]
-    findings = [Finding("GPU", "ok", card) for card in cards]
+    except gpu.Refused as refusal:
+        text = f"nvidia-smi fails: {escape(str(refusal), 300)}"
+        return [Finding("GPU", "warning", text, "Runs go to the CPU until that is mended.")]
+    findings = []
+    for card in cards:
+        findings.append(Finding("GPU", "ok", _describe_card(card)))
+        findings += [_judge_holder(holder, workspace) for holder in holders if holder.card == card.uuid]
     if cards and _torch_version().endswith("+cpu"):
         text = f"torch {_torch_version()} cannot use it"
         findings.append(Finding("GPU", "warning", text, "Install a torch with CUDA into Vocable's environment."))
     return findings or [Finding("GPU", "note", "none; runs go to the CPU")]
 
 
-def run_bounded(command: Sequence[str], timeout_s: float) -> tuple[int, str] | None:
-    """Run a program and return its exit code and what it said; None when it had to be given up on.
+def _describe_card(card: gpu.Card) -> str:
+    room = f", {_show_size(card.free_bytes)} of {_show_size(card.total_bytes)} free" if card.total_bytes else ""
+    return escape(f"{card.name}, driver {card.driver}{room}", 200)
 
-    A process that the kernel holds fast ends at no signal, so its end is not waited for.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return 127, error.strerror or str(error)
-    try:
-        said, _ = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if process.stdout:
-            process.stdout.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-        return None
-    return process.returncode, said.decode(errors="replace")
+
+def _judge_holder(holder: gpu.Holder, workspace: Workspace) -> Finding:
+    """A process on the card: the workspace's own worker, or one that takes room from it."""
+    is_own = holder.pid == _own_worker(workspace)
+    name = "the worker of this workspace" if is_own else holder.name or "a process that cannot be seen from here"
+    user = f" of {holder.user}" if holder.user and not is_own else ""
+    held = "memory that the driver does not tell" if holder.held_bytes is None else _show_size(holder.held_bytes)
+    text = escape(f"{name}{user} (pid {holder.pid}) holds {held}", 300)
+    if is_own:
+        return Finding("GPU", "ok", text)
+    advice = "A run does not wait for it: one that needs more than is left fails with memory.full. End it first."
+    return Finding("GPU", "warning", text, advice)
+
+
+def _own_worker(workspace: Workspace) -> int | None:
+    """Process id of the worker that the workspace's service started last."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((workspace.state / FOOTPRINT).read_bytes())["pid"])
+    return None
+
+
+def _show_size(size: int | None) -> str:
+    return "?" if size is None else f"{size / (1 << 30):,.1f} GiB"
 
 
 def _without_tool(devices: Path) -> Finding:

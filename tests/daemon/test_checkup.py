@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
 import pytest
 
-from daemon import checkup
+from daemon import checkup, gpu
 from daemon.checkup import (
     check_file_system,
     check_folders,
@@ -19,10 +20,11 @@ from daemon.checkup import (
     check_room,
     check_socket,
     check_sqlite,
-    run_bounded,
 )
+from daemon.gpu import run_bounded
 from daemon.paths import Workspace
 from daemon.watch.hints import Hints
+from daemon.worker.footprint import leave_footprint
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
@@ -122,29 +124,80 @@ def test_lingering_matters_where_systemd_runs(tmp_path: Path, monkeypatch: pytes
 
 
 STUBBORN = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(600)"
+CARDS = "GPU-1, NVIDIA H100 80GB HBM3, 570.1, 81559, 40000\nGPU-2, NVIDIA H100 80GB HBM3, 570.1, 81559, [N/A]\n"
 
 
-def test_a_driver_that_never_answers_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_driver(folder: Path, *, cards: str = CARDS, holders: str = "", code: int = 0) -> list[str]:
+    """An nvidia-smi that answers so."""
+    (folder / "cards").write_text(cards)
+    (folder / "holders").write_text(holders)
+    script = folder / "nvidia-smi"
+    script.write_text(
+        '#!/bin/sh\ncase "$1" in\n'
+        f'  --query-gpu=*) cat "{folder}/cards";;\n'
+        f'  --query-compute-apps=*) cat "{folder}/holders";;\nesac\nexit {code}\n'
+    )
+    script.chmod(0o755)
+    return [str(script)]
+
+
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "_torch_version", lambda: "2.13.0+cu130")
+
+
+def test_a_driver_that_never_answers_holds_nothing_up(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_bounded([sys.executable, "-c", STUBBORN], 0.2) is None
-    monkeypatch.setattr(checkup, "HELPER_TIMEOUT_S", 0.2)
-    [finding] = check_gpu([sys.executable, "-c", STUBBORN])
+    monkeypatch.setattr(gpu, "TIMEOUT_S", 0.2)
+    [finding] = check_gpu(workspace, [sys.executable, "-c", STUBBORN])
     assert (finding.verdict, "does not answer" in finding.text) == ("fault", True)
 
 
-def test_cards_are_listed_and_a_torch_without_cuda_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_listed_with_the_memory_that_is_free(workspace: Workspace, tmp_path: Path, with_cuda: None) -> None:
+    first, second = check_gpu(workspace, fake_driver(tmp_path))
+    assert (first.verdict, first.text) == ("ok", "NVIDIA H100 80GB HBM3, driver 570.1, 39.1 GiB of 79.6 GiB free")
+    assert second.text == "NVIDIA H100 80GB HBM3, driver 570.1, ? of 79.6 GiB free"
+
+
+def test_a_torch_without_cuda_is_warned_of(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkup, "_torch_version", lambda: "2.13.0+cpu")
-    card, warning = check_gpu(["echo", "NVIDIA H100, 570.1, 81559 MiB"])
-    assert (card.verdict, card.text) == ("ok", "NVIDIA H100, 570.1, 81559 MiB")
-    assert "2.13.0+cpu cannot use it" in warning.text
+    assert "2.13.0+cpu cannot use it" in check_gpu(workspace, fake_driver(tmp_path))[-1].text
 
 
-def test_a_driver_that_fails_is_quoted_safely() -> None:
-    [finding] = check_gpu(["sh", "-c", "printf 'driver \\033[2J mismatch\\n'; exit 9"])
+def test_others_on_a_card_are_named_with_what_they_hold(workspace: Workspace, tmp_path: Path, with_cuda: None) -> None:
+    leave_footprint(workspace.state / "worker.json", os.getppid())
+    user = pwd.getpwuid(os.getuid()).pw_name
+    holders = (
+        f"GPU-2, {os.getpid()}, /opt/a, b/python3, 12288\nGPU-2, 999999999, [Not Found], [N/A]\n"
+        f"GPU-1, {os.getppid()}, python, 2048\nGPU-1, nonsense\n"
+    )
+    found = check_gpu(workspace, fake_driver(tmp_path, holders=holders))
+    assert [(finding.verdict, finding.text) for finding in found[1:]] == [
+        ("ok", f"the worker of this workspace (pid {os.getppid()}) holds 2.0 GiB"),
+        ("ok", "NVIDIA H100 80GB HBM3, driver 570.1, ? of 79.6 GiB free"),
+        ("warning", f"python3 of {user} (pid {os.getpid()}) holds 12.0 GiB"),
+        (
+            "warning",
+            "a process that cannot be seen from here (pid 999999999) holds memory that the driver does not tell",
+        ),
+    ]
+    assert "memory.full" in found[-1].advice
+
+
+def test_a_name_of_a_process_steers_no_terminal(workspace: Workspace, tmp_path: Path, with_cuda: None) -> None:
+    driver = fake_driver(tmp_path, holders="GPU-1, 999999999, bad\x1b]0;x\x07, 5\n")
+    assert r"bad\x1b]0;x\x07 (pid" in check_gpu(workspace, driver)[1].text
+
+
+def test_a_driver_that_fails_is_quoted_safely(workspace: Workspace, tmp_path: Path) -> None:
+    [finding] = check_gpu(workspace, fake_driver(tmp_path, cards="driver \x1b[2J mismatch\n", code=9))
     assert (finding.verdict, finding.text) == ("warning", r"nvidia-smi fails: driver \x1b[2J mismatch")
 
 
-def test_no_card_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_card_is_a_note(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [finding.verdict for finding in check_gpu(devices=tmp_path)] == ["note"]
+    assert [finding.verdict for finding in check_gpu(workspace, devices=tmp_path)] == ["note"]
     (tmp_path / "nvidia0").touch()
-    assert "no nvidia-smi" in check_gpu(devices=tmp_path)[0].text
+    assert "no nvidia-smi" in check_gpu(workspace, devices=tmp_path)[0].text

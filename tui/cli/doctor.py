@@ -81,9 +81,13 @@ def _judge_service(info: ServerInfo, state: State) -> list[Finding]:
         findings = [Finding("service", "warning", text, "vocable daemon stop, then vocable daemon start.")]
     if state.problem:
         findings.append(Finding("service", "fault", state.problem.rstrip("."), "See: vocable daemon logs"))
+    note = state.worker.note.rstrip(".")
     if state.worker.state == "failed":
-        note = state.worker.note.rstrip(".")
         findings.append(Finding("worker", "warning", note or "failed", "See: vocable daemon logs --worker"))
+    if state.worker.state == "gpu_wedged":
+        findings.append(Finding("worker", "fault", note, "No other worker is started before that one is gone."))
+    if state.queue.state == "paused":
+        findings.append(Finding("queue", "warning", state.queue.reason.rstrip("."), "vocable queue resume"))
     for name, health in state.folders.items():
         mode, reason = health.get("mode", ""), health.get("reason", "")
         text = f"{name}/ is watched ({mode})" + (f": {reason}" if reason else "")
