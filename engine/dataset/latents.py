@@ -34,10 +34,24 @@ class Latents:
     """[C, h, w] float32."""
     transparent: bool = False
     """Some of the picture was see-through and was laid on white."""
+    original: tuple[int, int] | None = None
+    """Width and height of the upright picture before it was fitted, in pixels; None where it is not known."""
+
+    def framing(self, factor: int) -> tuple[int, ...]:
+        """How the picture came to be what it is; see `engine.models.predict.Framing`.
+
+        Args:
+            factor: pixels per latent cell.
+        """
+        height, width = (edge * factor for edge in self.mean.shape[-2:])
+        before_width, before_height = self.original or (width, height)
+        scale = max(width / before_width, height / before_height)
+        top, left = round((before_height * scale - height) / 2), round((before_width * scale - width) / 2)
+        return (before_height, before_width, top, left, height, width)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class FetchedPicture:
     """A picture on its way to its latents: all is done that needs no device."""
 
     sha256: str
@@ -49,6 +63,7 @@ class Prepared:
     image: Image.Image | None = None
     """RGB, of the training size."""
     transparent: bool = False
+    original: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,10 @@ class LatentCache:
             VocableError: `dataset.picture` when it cannot be read, `dataset.latents` when the VAE overflows on it.
         """
         data = read_picture(path)
-        prepared = self.prepare(hashlib.sha256(data).hexdigest(), data, path)
-        return Encoded(self.finish(prepared), prepared.sha256)
+        fetched = self.fetch(hashlib.sha256(data).hexdigest(), data, path)
+        return Encoded(self.finish(fetched), fetched.sha256)
 
-    def prepare(self, sha256: str, data: bytes, path: Path) -> Prepared:
+    def fetch(self, sha256: str, data: bytes, path: Path) -> FetchedPicture:
         """Look a picture up in the cache, or else decode it; may run in any thread.
 
         Args:
@@ -102,23 +117,24 @@ class LatentCache:
         """
         kept = self.find(sha256)
         if kept is not None:
-            return Prepared(sha256, path.name, kept)
+            return FetchedPicture(sha256, path.name, kept)
         decoded = decode_picture(data, path)
-        return Prepared(sha256, path.name, None, fit_picture(decoded.image, *self._size), decoded.transparent)
+        fitted = fit_picture(decoded.image, *self._size)
+        return FetchedPicture(sha256, path.name, None, fitted, decoded.transparent, decoded.image.size)
 
-    def finish(self, prepared: Prepared) -> Latents:
-        """The latents of a prepared picture, encoded now and kept unless the cache has them; uses the device.
+    def finish(self, fetched: FetchedPicture) -> Latents:
+        """The latents of a fetched picture, encoded now and kept unless the cache has them; uses the device.
 
         Raises:
             VocableError: `dataset.latents` when the VAE overflows on it.
         """
-        if prepared.latents is not None:
-            return prepared.latents
-        assert prepared.image is not None
-        encoded = encode_picture(self._model, prepared.image, prepared.name)
-        latents = replace(encoded, transparent=prepared.transparent)
+        if fetched.latents is not None:
+            return fetched.latents
+        assert fetched.image is not None
+        encoded = encode_picture(self._model, fetched.image, fetched.name)
+        latents = replace(encoded, transparent=fetched.transparent, original=fetched.original)
         try:
-            write_entry(self._entry(prepared.sha256), latents)
+            write_entry(self._entry(fetched.sha256), latents)
         except VocableError as error:
             self._on_write_error(error)
         return latents
@@ -171,6 +187,7 @@ def write_entry(path: Path, latents: Latents) -> None:
         "mean": latents.mean,
         "std": latents.std,
         "transparent": transparent,
+        "original": torch.tensor(latents.original or (0, 0)),
         "sha256": _hash(latents, path.stem),
     }
     write_atomically(path, save(tensors), verify=lambda data: _verify(data, path.stem))
@@ -187,7 +204,9 @@ def _parse_entry(data: bytes, key: str) -> Latents:
     """Raises ValueError when `data` is no entry, or not the one that was written for `key`."""
     try:
         tensors = load(data)
-        latents = Latents(tensors["mean"], tensors["std"], bool(tensors["transparent"].any()))
+        width, height = map(int, tensors["original"])
+        original = (width, height) if width and height else None
+        latents = Latents(tensors["mean"], tensors["std"], bool(tensors["transparent"].any()), original)
         written = tensors["sha256"]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"not a cache entry: {error}") from error
@@ -198,7 +217,7 @@ def _parse_entry(data: bytes, key: str) -> Latents:
 
 def _hash(latents: Latents, key: str) -> Tensor:
     """[32] uint8: SHA-256 over the entry's key and all that it holds."""
-    digest = hashlib.sha256(f"{key} {latents.transparent}".encode())
+    digest = hashlib.sha256(f"{key} {latents.transparent} {latents.original}".encode())
     for tensor in (latents.mean, latents.std):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())

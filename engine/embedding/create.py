@@ -20,8 +20,10 @@ def create_embedding(model: Model, *, name: str, init_text: str, vectors: int) -
     ids = model.tokenizer.ids(init_text)[:vectors]
     rows = np.zeros((vectors, model.entry.width), dtype=np.float32)
     if ids:
-        table = model.text_encoder.get_input_embeddings().weight
-        tokens = table[torch.tensor(ids, device=table.device)].float().cpu().numpy()
+        encoders = [encoder for encoder in (model.text_encoder, model.text_encoder_2) if encoder is not None]
+        tables = [encoder.get_input_embeddings().weight for encoder in encoders]
+        found = [table[torch.tensor(ids, device=table.device)].float().cpu().numpy() for table in tables]
+        tokens = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
         rows = tokens[[row * len(ids) // vectors for row in range(vectors)]]
     return Embedding(
         name=name,
@@ -29,4 +31,5 @@ def create_embedding(model: Model, *, name: str, init_text: str, vectors: int) -
         model=model.entry.name,
         model_hash=model.entry.hash,
         metadata=describe(model.entry, prediction_type=model.prediction_type, init_text=init_text),
+        split=model.entry.split,
     )

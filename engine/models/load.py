@@ -55,6 +55,8 @@ class Model:
     """`transformers.CLIPTextModelWithProjection` of SDXL, else None."""
     second_pad_id: int = 0
     """Fills a chunk behind its end token for the second text encoder."""
+    blanks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """By height and width in latents: what an inpainting U-Net is told beside them."""
     conditioning: ConditioningCache = field(default_factory=ConditioningCache)
     """Of prompts that sampling has encoded."""
 

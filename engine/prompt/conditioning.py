@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from engine.prompt.encode import encode
+from engine.prompt.encode import Conditioning, encode_prompts
 from engine.prompt.layout import Chunk
 from engine.recipe import Emphasis
 
@@ -32,24 +31,28 @@ class ConditioningCache:
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
         self._limit = limit_bytes
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
+        self._held: OrderedDict[str, Conditioning] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: str) -> Tensor | None:
-        tensor = self._held.get(key)
-        if tensor is not None:
+    def get(self, key: str) -> Conditioning | None:
+        held = self._held.get(key)
+        if held is not None:
             self._held.move_to_end(key)
-        return tensor
+        return held
 
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Keep a tensor that nobody changes any more; one that is larger than the limit is not kept."""
-        if tensor.nbytes > self._limit:
+    def put(self, key: str, conditioning: Conditioning) -> None:
+        """Keep what nobody changes any more; what is larger than the limit is not kept."""
+        if _bytes(conditioning) > self._limit:
             return
         replaced = self._held.pop(key, None)
-        self._bytes += tensor.nbytes - (0 if replaced is None else replaced.nbytes)
-        self._held[key] = tensor
+        self._bytes += _bytes(conditioning) - (0 if replaced is None else _bytes(replaced))
+        self._held[key] = conditioning
         while self._bytes > self._limit:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
+            self._bytes -= _bytes(self._held.popitem(last=False)[1])
+
+
+def _bytes(conditioning: Conditioning) -> int:
+    return conditioning.hidden.nbytes + (0 if conditioning.pooled is None else conditioning.pooled.nbytes)
 
 
 @torch.no_grad()
@@ -61,7 +64,7 @@ def condition(
     shares: Sequence[int],
     emphasis: Emphasis,
     clip_skip: int,
-) -> Tensor:
+) -> Conditioning:
     """Encode the texts of one schedule, or take them from the model's cache.
 
     They are encoded by themselves, never in a batch with others, so that what is cached depends on nothing else.
@@ -72,14 +75,14 @@ def condition(
         shares: for how many entries of the schedule each text stands.
 
     Returns:
-        [E, 77 * n, D], shared: it must not be changed.
+        Of E texts, shared: it must not be changed.
     """
     key = _key(texts, vectors, shares, emphasis, clip_skip)
     held = model.conditioning.get(key)
     if held is None:
         used = {place.word for chunks in texts for chunk in chunks for place in chunk.places}
         tensors = {name: torch.tensor(vectors[name], device=model.device) for name in used}
-        held = encode(model, texts, tensors, shares=shares, emphasis=emphasis, clip_skip=clip_skip)
+        held = encode_prompts(model, texts, tensors, shares=shares, emphasis=emphasis, clip_skip=clip_skip)
         model.conditioning.put(key, held)
     return held
 

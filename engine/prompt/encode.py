@@ -1,8 +1,9 @@
-"""Conditioning from prompts: the text encoder's output, with words' vectors in the places of their tokens, weighed.
+"""Conditioning from prompts: the text encoders' output, with words' vectors in the places of their tokens, weighed.
 
 Called by training, evaluation and sampling in the worker. A forward hook on the token embedding writes the vectors,
 only while `encode` runs; no table is enlarged or changed, and gradients reach the given vectors and nothing else.
-Emphasis and layer choice are those of AUTOMATIC1111's webui (webui.md 3.7, 3.8).
+Emphasis and layer choice are those of AUTOMATIC1111's webui (webui.md 3.7, 3.8). Of SDXL's two encoders both give the
+layer before their last, unnormed, and the second a pooled vector, read at the end token (Podell et al. 2023, 2.1).
 """
 
 from __future__ import annotations
@@ -48,6 +49,29 @@ class Prompts:
     """[B * n, 77] float32; None when all are 1."""
     batch: int
     """B."""
+    second_ids: Tensor | None = None
+    """[B * n, 77] int64 as the second text encoder pads them; None where there is one encoder."""
+    ends: Tensor | None = None
+    """[B] int64: place of the end token in each prompt's first chunk; None where there is one encoder."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the U-Net is told of B prompts."""
+
+    hidden: Tensor
+    """[B, 77 * n, D] in the text encoder's dtype, n being the chunks of the longest prompt."""
+    pooled: Tensor | None = None
+    """[B, P] of each prompt's first chunk, from the second text encoder; None where there is one encoder."""
+
+    def __getitem__(self, rows: slice) -> Conditioning:
+        return Conditioning(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+
+
+def join(conditioning: Sequence[Conditioning]) -> Conditioning:
+    """Put prompts of one length into one batch."""
+    pooled = [part.pooled for part in conditioning if part.pooled is not None]
+    return Conditioning(torch.cat([part.hidden for part in conditioning]), torch.cat(pooled) if pooled else None)
 
 
 def prepare_prompts(model: Model, prompts: Sequence[Sequence[Chunk]]) -> Prompts:
@@ -64,7 +88,11 @@ def prepare_prompts(model: Model, prompts: Sequence[Sequence[Chunk]]) -> Prompts
     if any(chunk.weights != _UNWEIGHED for chunk in rows):
         weights = _to_device([chunk.weights for chunk in rows], model, torch.float32)
     slots = {word: _slots(places, model) for word, places in found.items()}
-    return Prompts(ids, slots, weights, len(prompts))
+    if model.text_encoder_2 is None:
+        return Prompts(ids, slots, weights, len(prompts))
+    second_ids = _to_device([_padded(chunk, model.second_pad_id) for chunk in rows], model)
+    ends = _to_device([chunks[0].used + 1 for chunks in prompts], model)
+    return Prompts(ids, slots, weights, len(prompts), second_ids, ends)
 
 
 def encode(
@@ -76,18 +104,28 @@ def encode(
     clip_skip: int = 1,
     shares: Sequence[int] = (),
 ) -> Tensor:
+    """`encode_prompts` without the pooled vectors: [B, 77 * n, D]."""
+    return encode_prompts(model, prompts, vectors, emphasis=emphasis, clip_skip=clip_skip, shares=shares).hidden
+
+
+def encode_prompts(
+    model: Model,
+    prompts: Prompts | Sequence[Sequence[Chunk]],
+    vectors: Mapping[str, Tensor],
+    *,
+    emphasis: Emphasis = "Original",
+    clip_skip: int = 1,
+    shares: Sequence[int] = (),
+) -> Conditioning:
     """Encode a batch of prompts, each given as its chunks (or all of them prepared).
 
     Args:
         prompts: B prompts; those of fewer chunks than the longest are padded with empty ones.
         vectors: for each word in the prompts its vectors, [V, D] float32 on the model's device.
         emphasis: `Original` keeps the mean of each prompt's chunk when its tokens are weighed; the other modes do not.
-        clip_skip: layer whose output is used, counted from the last, which is 1.
+        clip_skip: layer whose output is used, counted from the last, which is 1; SDXL has only 1.
         shares: when the prompts are what one schedule says in turn: for how many of its entries each stands. They then
             keep their mean together, as webui encodes them; without, no prompt depends on another.
-
-    Returns:
-        [B, 77 * n, D] in the text encoder's dtype, n being the chunks of the longest prompt.
 
     Raises:
         VocableError: `embedding.width` when vectors are not as wide as the model's; `picture.clip_skip`.
@@ -96,8 +134,32 @@ def encode(
     prepared = prompts if isinstance(prompts, Prompts) else prepare_prompts(model, prompts)
     for word in prepared.words:
         check_width(word, vectors[word].shape[-1], model)
+    if model.text_encoder_2 is not None:
+        return _encode_twice(model, prepared, vectors, emphasis, shares)
     with _written(model.text_encoder.get_input_embeddings(), prepared.words, vectors):
         hidden = _run_encoder(model, prepared.ids, clip_skip)
+    return Conditioning(_finish(hidden, prepared, emphasis, shares))
+
+
+def _encode_twice(
+    model: Model, prepared: Prompts, vectors: Mapping[str, Tensor], emphasis: Emphasis, shares: Sequence[int]
+) -> Conditioning:
+    """By both encoders of SDXL; each gets its columns of the vectors, and keeps its own mean."""
+    split, second = model.entry.split, model.text_encoder_2
+    assert prepared.ends is not None
+    with _written(model.text_encoder.get_input_embeddings(), prepared.words, vectors, slice(None, split)):
+        states = model.text_encoder(input_ids=prepared.ids, output_hidden_states=True).hidden_states
+    with _written(second.get_input_embeddings(), prepared.words, vectors, slice(split, None)):
+        output = second.text_model(input_ids=prepared.second_ids, output_hidden_states=True)
+    hidden = [_finish(state, prepared, emphasis, shares) for state in (states[-2], output.hidden_states[-2])]
+    # By the place that layout gave it: transformers looks for the largest id, or for one that a configuration names.
+    last = output.last_hidden_state.unflatten(0, (prepared.batch, -1))[:, 0]
+    ended = last[torch.arange(prepared.batch, device=last.device), prepared.ends]
+    return Conditioning(torch.cat(hidden, dim=-1), second.text_projection(ended))
+
+
+def _finish(hidden: Tensor, prepared: Prompts, emphasis: Emphasis, shares: Sequence[int]) -> Tensor:
+    """Weigh [B * n, 77, D] and lay the chunks of each prompt end to end."""
     if prepared.weights is not None:
         chunks = (prepared.batch, -1, CHUNK)
         hidden = _weigh(hidden.view(*chunks, hidden.shape[-1]), prepared.weights.view(chunks), emphasis, shares)
@@ -120,12 +182,16 @@ def check_width(word: str, width: int, model: Model) -> None:
 
 
 @contextmanager
-def _written(table: nn.Module, words: Mapping[str, Slots], vectors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Replace rows of the table's output while the context lasts."""
+def _written(
+    table: nn.Module, words: Mapping[str, Slots], vectors: Mapping[str, Tensor], columns: slice = slice(None)
+) -> Iterator[None]:
+    """Replace rows of the table's output by these columns of the vectors while the context lasts."""
 
     def write(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         for word, slots in words.items():
-            values = vectors[word].to(output.dtype).expand(slots.count, -1, -1).reshape(-1, output.shape[-1])
+            values = (
+                vectors[word][:, columns].to(output.dtype).expand(slots.count, -1, -1).reshape(-1, output.shape[-1])
+            )
             # Not by gathering from a table: its gradient would be a scatter with atomic adds, in no fixed order.
             output = output.index_put((slots.rows, slots.columns), values)
         return output
@@ -174,6 +240,12 @@ def _slots(places: list[tuple[int, int, int]], model: Model) -> Slots:
     rows = [row for row, _, _ in places for _ in range(vectors)]
     columns = [offset + number for _, offset, _ in places for number in range(vectors)]
     return Slots(_to_device(rows, model), _to_device(columns, model), len(places), vectors)
+
+
+def _padded(chunk: Chunk, pad_id: int) -> tuple[int, ...]:
+    """The ids of a chunk with other padding."""
+    filled = chunk.used + 2
+    return (*chunk.ids[:filled], *[pad_id] * (CHUNK - filled))
 
 
 def _empty_chunk(model: Model) -> Chunk:

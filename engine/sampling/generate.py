@@ -17,6 +17,8 @@ from torch import Tensor
 from engine.embedding.shelf import Word
 from engine.errors import VocableError
 from engine.events import Warned
+from engine.hypernetwork.attach import attached
+from engine.hypernetwork.shelf import StoredNetwork
 from engine.models.load import Model
 from engine.sampling.guidance import Guidance
 from engine.sampling.infotext import format_parameters
@@ -42,7 +44,12 @@ class Picture:
 
 
 def generate(
-    model: Model, request: PictureRequest, words: Sequence[Word], *, batch_size: int = 8
+    model: Model,
+    request: PictureRequest,
+    words: Sequence[Word],
+    networks: Sequence[StoredNetwork] = (),
+    *,
+    batch_size: int = 8,
 ) -> Iterator[Warned | SamplingStep | Picture]:
     """Make the pictures of a request in its order, yielding after each sampling step and each picture.
 
@@ -50,14 +57,16 @@ def generate(
 
     Args:
         words: what prompts may use; the first of equal names (to the tokenizer) counts.
+        networks: hypernetworks that prompts may name; the first of equal names counts.
         batch_size: pictures at a time; only those whose prompts are alike in chunks and parts share a batch.
 
     Raises:
-        VocableError: `sampler.unknown`, `picture.size`, `picture.clip_skip`, `embedding.width`, `embedding.too_long`
-            or what keeps a word from being read, before the first step; `picture.not_finite` when the model overflows.
+        VocableError: `sampler.unknown`, `picture.size`, `picture.clip_skip`, `embedding.width`, `embedding.too_long`,
+            `hypernetwork.model` or what keeps a word or hypernetwork from being read, before the first step;
+            `picture.not_finite` when the model overflows.
     """
     _check_size(model, request)
-    plan = make_plan(model, request, words)
+    plan = make_plan(model, request, words, networks)
     yield from plan.warnings
     batches = make_batches(plan.orders, batch_size)
     done = 0
@@ -83,15 +92,19 @@ class _Sampling:
         self.scheduler = make_scheduler(model, request.sampler, request.steps)
         self.calls = len(self.scheduler.timesteps)
         self._index = 0
+        self._unet, self._networks = model.unet, plan.chain_of(orders[0])
         generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
         self._options = {"generator": generators} if find_sampler(request.sampler).draws_noise else {}
         parts = {id(part): part for order in orders for part in order.parsed.parts}  # equal prompts share theirs
         courses = {key: chart(model, plan, part, self.calls) for key, part in parts.items()}
         pictures = [[courses[id(part)] for part in order.parsed.parts] for order in orders]
         negative = chart(model, plan, plan.negative.parts[0], self.calls) if orders[0].is_guided else None
-        self._guidance = Guidance(model, pictures, negative, request.cfg_scale, rows)
+        if negative is not None and model.text_encoder_2 is not None and not request.negative_prompt.strip():
+            negative = negative.silenced()
+        size = (request.width, request.height)
+        self._guidance = Guidance(model, pictures, negative, request.cfg_scale, rows, size)
         edges = (request.height // model.latent_factor, request.width // model.latent_factor)
-        shape = (1, model.unet.config.in_channels, *edges)
+        shape = (1, model.unet.config.out_channels, *edges)
         noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         self.latents = noise.to(model.device) * self.scheduler.init_noise_sigma
         """[B, C, H, W] float32."""
@@ -100,7 +113,9 @@ class _Sampling:
     def advance(self) -> None:
         timestep = self.scheduler.timesteps[self._index]
         scaled = self.scheduler.scale_model_input(self.latents, timestep)
-        predicted = self._guidance.predict(scaled, timestep, self._index)
+        # Only while the model runs: a run may train on it between two calls.
+        with attached(self._unet, self._networks):
+            predicted = self._guidance.predict(scaled, timestep, self._index)
         self.latents = self.scheduler.step(predicted, timestep, self.latents, **self._options).prev_sample
         self._index += 1
 

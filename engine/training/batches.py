@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.dataset.templates import fill_template
 from engine.errors import VocableError
 from engine.models.load import Model
+from engine.models.predict import frame
 from engine.prompt.encode import Prompts, prepare_prompts
 from engine.prompt.layout import Chunk, Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
@@ -40,6 +41,10 @@ class Batch:
     prompts: Prompts
     texts: tuple[str, ...]
     """The prompts as people read them."""
+    step: int
+    """Number of the update that it is for, from 0."""
+    framing: Tensor | None = None
+    """See `engine.models.predict.frame`; None for models that are not told."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class _Slot:
     target: Tensor
     timestep: Tensor
     text: str
+    framing: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class BatchMaker:
             target=self._to_device(torch.stack([slot.target for slot in slots])),
             prompts=prepare_prompts(self.model, chunks),
             texts=tuple(slot.text for slot in slots),
+            step=step,
+            framing=frame(self.model, [slot.framing for slot in slots]),
         )
 
     def _make_slot(self, step: int, slot: int) -> _Slot:
@@ -92,7 +100,7 @@ class BatchMaker:
         generator = torch_generator(seed, "timestep", step, slot)
         timestep = torch.randint(len(self._alphas), (), generator=generator)
         noisy, target = add_noise(latents, noise, self._alphas[timestep], self.model.prediction_type)
-        return _Slot(noisy, target, timestep, text)
+        return _Slot(noisy, target, timestep, text, sample.latents.framing(self.model.latent_factor))
 
     @cached_property
     def _alphas(self) -> Tensor:

@@ -19,7 +19,8 @@ from engine.dataset.latents import LatentCache
 from engine.dataset.templates import fill_template
 from engine.embedding.shelf import Word
 from engine.models.load import Model
-from engine.prompt.encode import encode
+from engine.models.predict import frame, predict
+from engine.prompt.encode import Conditioning, encode_prompts, join
 from engine.prompt.layout import Lexicon, lay_out
 from engine.randomness import python_random, torch_generator
 from engine.training.batches import add_noise
@@ -108,8 +109,8 @@ def _list_draws(
 
 def _encode_prompts(
     model: Model, samples: Sequence[Sample], lines: Sequence[str], phrase: str, words: Sequence[Word]
-) -> dict[tuple[int, int], Tensor]:
-    """Conditioning [77 * n, D] of every pair of picture and line, all of one length; each text is encoded once."""
+) -> dict[tuple[int, int], Conditioning]:
+    """Of every pair of picture and line, all of one length; each text is encoded once."""
     lexicon = Lexicon(model.tokenizer, [(word.name, word.vectors) for word in words])
     texts = {
         (sample, line): fill_template(text, name=phrase, filewords=samples[sample].caption)
@@ -121,25 +122,28 @@ def _encode_prompts(
     used = {place.word for text in chunks for chunk in text for place in chunk.places}
     known = {word.name: word for word in reversed(words)}
     vectors = {name: torch.tensor(known[name].load().vectors, device=model.device) for name in used}
-    encoded = dict(zip(distinct, encode(model, chunks, vectors), strict=True))
-    return {pair: encoded[text] for pair, text in texts.items()}
+    encoded = encode_prompts(model, chunks, vectors)
+    by_text = {text: encoded[row : row + 1] for row, text in enumerate(distinct)}
+    return {pair: by_text[text] for pair, text in texts.items()}
 
 
 def _measure(
     model: Model,
     samples: Sequence[Sample],
     batch: Sequence[_Draw],
-    conditioning: dict[tuple[int, int], Tensor],
+    conditioning: dict[tuple[int, int], Conditioning],
     seed: int,
 ) -> Tensor:
     """[B] float32 on the CPU: the error of each draw."""
     alphas = model.alphas_cumprod.cpu()
     noisy, target = zip(*(_noise(samples, draw, alphas, model, seed) for draw in batch), strict=True)
-    predicted = model.unet(
+    predicted = predict(
+        model,
         torch.stack(noisy).to(device=model.device, dtype=model.dtype),
         torch.tensor([draw.timestep for draw in batch], device=model.device),
-        encoder_hidden_states=torch.stack([conditioning[draw.sample, draw.line] for draw in batch]),
-    ).sample
+        join([conditioning[draw.sample, draw.line] for draw in batch]),
+        frame(model, [samples[draw.sample].latents.framing(model.latent_factor) for draw in batch]),
+    )
     errors: Tensor = (predicted.float().cpu() - torch.stack(target)).square().flatten(1).mean(dim=1)
     return errors
 

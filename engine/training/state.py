@@ -6,7 +6,7 @@ gives the numbers of a run that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class RunState:
     """Step of the newest checkpoint."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the numbers depend on, from `describe_run`; empty until the pictures are encoded."""
+    describe_pictures: Callable[[int], dict[str, Any]] = lambda step: {}
+    """The same of the pictures, which may be others after other steps."""
 
     @property
     def checkpoints(self) -> Path:
@@ -80,7 +82,8 @@ def resume(state: RunState) -> tuple[Checkpoint | None, list[Event]]:
 
 def save_state(state: RunState) -> Event:
     """Write a checkpoint of now, when every loss has been read."""
-    facts = {"step": state.step, "tally": asdict(state.tally), "run": state.facts}
+    run = {**state.facts, **state.describe_pictures(state.step)}
+    facts = {"step": state.step, "tally": asdict(state.tally), "run": run}
     every = state.job.recipe.save.checkpoint_every
     tensors, good = export_tensors(state.learner), state.tally.good_step
     path = save_checkpoint(state.checkpoints, state.step, tensors, facts, every=every, good=good)
@@ -125,7 +128,8 @@ def export_embedding(state: RunState) -> Embedding:
         recipe=format_recipe(recipe),
     )
     vectors = state.learner.vectors.detach().cpu().numpy().copy()
-    return Embedding(recipe.name, vectors, state.step, model.entry.name, model.entry.hash, metadata)
+    entry = model.entry
+    return Embedding(recipe.name, vectors, state.step, entry.name, entry.hash, metadata, split=entry.split)
 
 
 def _restore(state: RunState, kept: Checkpoint) -> None:

@@ -10,7 +10,7 @@ import torch
 from engine.models.load import Model
 from engine.prompt import conditioning
 from engine.prompt.conditioning import ConditioningCache, condition
-from engine.prompt.encode import encode
+from engine.prompt.encode import encode_prompts
 from engine.prompt.layout import Lexicon, lay_out
 
 
@@ -25,19 +25,19 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one with each pass of the text encoder."""
     made: list[Any] = []
 
-    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+    def counted(*arguments: Any, **options: Any) -> Any:
         made.append(options)
-        return encode(*arguments, **options)
+        return encode_prompts(*arguments, **options)
 
-    monkeypatch.setattr(conditioning, "encode", counted)
+    monkeypatch.setattr(conditioning, "encode_prompts", counted)
     return made
 
 
-def ask(model: Model, text: str = "a (lyra:1.2)", seed: int = 1, **options: Any) -> torch.Tensor:
+def ask(model: Model, text: str = "a (lyra:1.2)", seed: int = 1, **options: Any) -> Any:
     lexicon = Lexicon(model.tokenizer, [("lyra", 2)])
     vectors = np.random.default_rng(seed).normal(size=(2, model.entry.width)).astype(np.float32)
     settings: dict[str, Any] = {"shares": (1,), "emphasis": "Original", "clip_skip": 1} | options
-    return condition(model, [lay_out(text, lexicon)], {"lyra": vectors}, **settings)
+    return condition(model, [lay_out(text, lexicon)], {"lyra": vectors}, **settings).hidden
 
 
 def test_equal_questions_are_encoded_once(model: Model, passes: list[Any]) -> None:
