@@ -21,6 +21,8 @@ from daemon.paths import Workspace
 
 START_S = 60.0
 """Far beyond what a start takes on a busy machine."""
+STOP_S = 10.0
+"""A service that is asked to end has so long."""
 GONE_S = 5.0
 """Whoever belonged to a killed service is gone after so long."""
 
@@ -35,7 +37,10 @@ class Row:
 
 
 class House:
-    """One service at a time; what all of them logged is kept."""
+    """One service at a time; what all of them logged is kept, and written beside the workspace at the end.
+
+    `async with` starts the first service; whatever runs at the end is killed.
+    """
 
     def __init__(self, root: Path) -> None:
         self.workspace = Workspace(root)
@@ -46,6 +51,21 @@ class House:
         self.log: list[str] = []
         self.rows: dict[str, Row] = {}
         """The history as it was found last."""
+        self.gift = root / "gift"
+        """A word that somebody made."""
+
+    async def __aenter__(self) -> House:
+        await self.start()
+        await self.until_up()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        await asyncio.wait([self._reading], timeout=GONE_S)
+        await self.client.close()
+        self.workspace.root.with_suffix(".log").write_text("\n".join(self.log))
 
     async def start(self) -> None:
         """Spawn the service; `up` follows when it is ready."""
@@ -75,24 +95,20 @@ class House:
         await asyncio.to_thread(self._await_silence)
         await asyncio.to_thread(self.check_history)
 
-    async def stop(self) -> None:
-        """End the service as a user does; it leaves in order."""
+    def ask_to_end(self) -> None:
         self.up.clear()
         self._process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(self._process.wait(), START_S) == 0
+
+    async def stop(self) -> None:
+        """End the service as a user does; it leaves in order and in time."""
+        self.ask_to_end()
+        await self.until_stopped()
+
+    async def until_stopped(self) -> None:
+        assert await asyncio.wait_for(self._process.wait(), STOP_S) == 0
         await self._reading
-        await self.client.close()
         await asyncio.to_thread(self._await_silence)
         await asyncio.to_thread(self.check_history)
-
-    async def abandon(self) -> None:
-        """Leave nothing behind, whatever state all this is in."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-        await self.client.close()
 
     def kill_worker(self, pid: int) -> bool:
         """Kill the worker with this id; False when it has ended already."""

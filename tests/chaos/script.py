@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -112,11 +113,15 @@ class User:
 
     Args:
         twins: what an undisturbed run of each recipe left.
-        random: decides on the user's patience.
+        random: decides when the user has patience.
+        patience: how often, from 0 to 1, the user waits until the service starts the next worker by itself.
     """
 
-    def __init__(self, house: House, watcher: Watcher, twins: Mapping[str, Yield], random: random.Random) -> None:
+    def __init__(
+        self, house: House, watcher: Watcher, twins: Mapping[str, Yield], random: random.Random, *, patience: float
+    ) -> None:
         self._house = house
+        self._patience = patience
         self._watcher = watcher
         self._twins = twins
         self._random = random
@@ -125,13 +130,13 @@ class User:
         self._finished: dict[str, int] = {}
         """When the words of finished runs were written."""
 
-    async def spend_day(self, day: int) -> None:
-        """Ask for everything and wait until it is done."""
+    async def spend_day(self, day: int, *, whole: bool = True) -> None:
+        """Ask for everything and wait until it is done; a day that is not `whole` has less in it."""
+        deeds = [self._measure, self._drop_recipe, self._picture, self._drop_word]
+        more = [self._rest, self._stop, self._make_words, self._evaluate_and_cancel]
         async with asyncio.TaskGroup() as group:
-            measured = group.create_task(self._train("measured", day))
-            for deed in (self._rest, self._stop, self._drop_recipe, self._picture, self._drop_word, self._make_words):
+            for deed in (*deeds, *(more if whole else ())):
                 group.create_task(deed(day))
-            group.create_task(self._evaluate_and_cancel(measured))
         self.check_words()
 
     async def keep_queue_going(self) -> None:
@@ -143,7 +148,7 @@ class User:
             )
             is_paused = self._watcher.queue.state == "paused"
             if boot != self._watcher.boot or is_paused:
-                boot, is_patient = self._watcher.boot, self._random.random() < 0.3
+                boot, is_patient = self._watcher.boot, self._random.random() < self._patience
             if is_paused or not is_patient:
                 self._watcher.note("paused queue" if is_paused else "pause cut short")
                 await self.insist(self._house.client.resume_queue)
@@ -167,12 +172,11 @@ class User:
         for path, written in self._finished.items():
             assert os.stat(path).st_mtime_ns == written, f"{path} was written again"
 
-    async def _train(self, kind: str, day: int) -> None:
-        view = await self._create(kind, f"{kind}{day}")
-        if kind == "measured" and day:
-            with_order = MoveRun(place="first")
-            await self._while_possible(lambda: self._house.client.move(view.id, with_order))
-        await self._finish(view.id, kind)
+    async def _measure(self, day: int) -> None:
+        """Train a word, before all others when there are some."""
+        run = (await self._create("measured", f"measured{day}")).id
+        await self._while_possible(lambda: self._house.client.move(run, MoveRun(place="first")))
+        await self._finish(run, "measured")
 
     async def _rest(self, day: int) -> None:
         """Pause a run and resume it."""
@@ -220,7 +224,7 @@ class User:
     async def _drop_word(self, day: int) -> None:
         """Put somebody's word into the folder, and take it out when it was seen."""
         path = self._house.workspace.embeddings / f"gift{day}.safetensors"
-        path.write_bytes((self._house.workspace.root / "gift").read_bytes())
+        shutil.copy(self._house.gift, path)
         await self._until_words(lambda names: path.stem in names)
         path.unlink()
         await self._until_words(lambda names: path.stem not in names)
@@ -231,7 +235,7 @@ class User:
         done = await self._have_done(lambda: self._house.client.create_embedding(request))
         vectors_in(done.result["embedding"])
 
-    async def _evaluate_and_cancel(self, measured: asyncio.Task[None]) -> None:
+    async def _evaluate_and_cancel(self, day: int) -> None:
         """Measure a loss; then ask for many pictures and think better of it."""
         request = EvaluateRequest(folder=str(HELD_OUT_DIR), phrases=["a girl"])
         await self._have_done(lambda: self._house.client.evaluate(request))
