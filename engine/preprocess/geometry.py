@@ -38,10 +38,11 @@ class Cut:
 
 
 def outline(width: int, height: int, options: PreprocessOptions) -> list[Cut]:
-    """What the steps make of a picture of `width` x `height` pixels, in order; empty when no size suits it.
+    """What the steps make of a picture of `width` x `height` pixels, in order; at least one.
 
     Raises:
-        VocableError: `preprocess.proportions` when the picture is too long for a step.
+        VocableError: `preprocess.proportions` when the picture is too long for a step, `preprocess.size` when auto_size
+            is the only step and no size suits.
     """
     size = (options.width, options.height)
     cuts = split(width, height, options.width, options.height, options.split) if options.split.enabled else []
@@ -56,9 +57,16 @@ def outline(width: int, height: int, options: PreprocessOptions) -> list[Cut]:
             cuts.append(Cut("auto size", centred_box(width, height, *chosen), *chosen))
     if options.keep_size:
         cuts.append(Cut("keep size", (0, 0, width, height), width, height))
-    if not cuts and not options.auto_size.enabled:
+    if not cuts and options.auto_size.enabled:
+        raise VocableError("preprocess.size", describe_misfit(width, height))
+    if not cuts:
         cuts.append(Cut("resize", centred_box(width, height, *size), *size))
     return cuts
+
+
+def describe_misfit(width: int, height: int) -> str:
+    """What is said of a picture for which auto_size finds no size."""
+    return f"No size within the bounds of auto_size suits its {width} x {height} pixels."
 
 
 def split(width: int, height: int, target_width: int, target_height: int, options: Split) -> list[Cut]:

@@ -73,7 +73,7 @@ def prepare(path: Path, options: PreprocessOptions) -> Prepared:
     """Decode a picture and make everything of it that the options ask for.
 
     Raises:
-        VocableError: `dataset.picture`, `preprocess.proportions`.
+        VocableError: `dataset.picture`, `preprocess.{proportions,size}`.
     """
     data = read_picture(path)
     layers = decode_layers(data, path)
@@ -96,7 +96,7 @@ def prepare(path: Path, options: PreprocessOptions) -> Prepared:
         _notes(layers.turned, layers.animated, transparent, options),
         fingerprint(flat).to_text(),
         round(sharpness(flat), 1),
-        round(max((enlargement(cut, image.width, image.height) for cut in cuts), default=0.0), 3),
+        round(max(enlargement(cut, image.width, image.height) for cut in cuts), 3),
     )
     return Prepared(facts, tuple(pieces), debug)
 

@@ -29,7 +29,7 @@ from engine.preprocess.texts import digits_for
 _AHEAD = 2
 """Pictures under way for each process: enough that none waits, few enough that memory stays flat."""
 
-_CANCEL_POLL_S = 0.1
+CANCEL_POLL_S = 0.1
 
 
 def preprocess(
@@ -130,7 +130,7 @@ def _settle_all(
 def _await(pending: Pending, cancel: Callable[[], bool]) -> bool:
     """Wait until a picture is prepared; False when cancelled."""
     while not cancel():
-        if pending.coming is None or wait([pending.coming], _CANCEL_POLL_S).done:
+        if pending.coming is None or wait([pending.coming], CANCEL_POLL_S).done:
             return True
     return False
 

@@ -20,7 +20,7 @@ from engine.errors import VocableError
 from engine.files import write_atomically
 from engine.preprocess.crew import Crew
 from engine.preprocess.folders import DEBUG_FOLDER
-from engine.preprocess.geometry import choose_size
+from engine.preprocess.geometry import choose_size, describe_misfit
 from engine.preprocess.likeness import Fingerprint, LookAlikes
 from engine.preprocess.prepare import Facts, Piece, Prepared
 from engine.preprocess.record import Entry, Record
@@ -164,7 +164,7 @@ class Settler:
             found.append(f"It looks blurred: its sharpness is {facts.sharpness:g}, less than {checks.blur:g}.")
         auto_size = self._options.auto_size
         if auto_size.enabled and choose_size(facts.width, facts.height, auto_size) is None:
-            found.append(_no_size(facts))
+            found.append(describe_misfit(facts.width, facts.height))
         return tuple(found)
 
     def _keep(self, pending: Pending, warnings: tuple[str, ...]) -> PictureResult | None:
@@ -184,8 +184,6 @@ class Settler:
         return _result(replace(old, state="unchanged", warnings=(*warnings, *told)))
 
     def _make(self, pending: Pending, prepared: Prepared, warnings: tuple[str, ...]) -> PictureResult:
-        if not prepared.pieces:
-            raise VocableError("preprocess.size", _no_size(prepared.facts))
         captions = self._captions(pending, prepared)
         outputs, blobs = [], {}
         for count, (piece, caption) in enumerate(zip(prepared.pieces, captions, strict=True)):
@@ -253,10 +251,6 @@ class Settler:
 def _facts_of(entry: Entry | None) -> Facts:
     assert entry is not None
     return Facts(**{name: getattr(entry, name) for name in Facts.__dataclass_fields__})
-
-
-def _no_size(facts: Facts) -> str:
-    return f"No size within the bounds of auto_size suits its {facts.width} x {facts.height} pixels."
 
 
 def _result(entry: Entry) -> PictureResult:
