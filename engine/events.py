@@ -85,6 +85,18 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class DatasetChanged:
+    """Another set of pictures is trained on from now on."""
+
+    after_step: int
+    """Updates done before; the next one is the first that may show the new set."""
+    pictures: int
+    """In all."""
+    title: str
+    """What is new, removed, changed, as a sentence."""
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something went wrong that does not end the run."""
 
@@ -103,7 +115,9 @@ class Ended:
     """Path of the embedding in the embeddings folder; empty when paused."""
 
 
-Event = PhaseChanged | Prepared | Progress | CopySaved | PreviewSaved | CheckpointSaved | Warned | Ended
+Event = (
+    PhaseChanged | Prepared | Progress | CopySaved | PreviewSaved | CheckpointSaved | DatasetChanged | Warned | Ended
+)
 
 _KINDS: dict[str, type[Any]] = {
     "phase": PhaseChanged,
@@ -112,6 +126,7 @@ _KINDS: dict[str, type[Any]] = {
     "copy": CopySaved,
     "preview": PreviewSaved,
     "checkpoint": CheckpointSaved,
+    "dataset": DatasetChanged,
     "warned": Warned,
     "ended": Ended,
 }
