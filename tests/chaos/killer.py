@@ -25,7 +25,7 @@ SERVICE_MOMENTS: Sequence[tuple[str, float]] = (
     *(("finished", 1.0), ("paused", 0.5), ("stopped", 0.5), ("progress", 3.0)),
 )
 WORKER_MOMENTS: Sequence[tuple[str, float]] = (
-    *(("spawned", 3.0), ("idle", 1.0), ("request", 1.0), ("job", 1.5), ("progress", 4.0)),
+    *(("spawned", 6.0), ("idle", 1.0), ("request", 1.0), ("job", 1.5), ("progress", 4.0)),
     *((phase, 1.0) for phase in PHASES),
     *(("finished", 0.5), ("paused", 0.5)),
 )
@@ -34,7 +34,7 @@ service's first answer, `spawned` the worker's first sign."""
 
 DEEP = (*PHASES, "progress", "job", "idle", "finished", "paused", "stopped")
 """These come only once there is a worker that can take work."""
-LATER_S = {"start": 0.8, "ready": 1.5, "spawned": 4.0, "progress": 0.3, "request": 0.03}
+LATER_S = {"start": 0.8, "ready": 1.5, "spawned": 3.0, "progress": 0.3, "request": 0.03}
 """A kill comes up to so long after what it waits for."""
 SOON_S = 0.05
 """The same for all others."""
@@ -88,6 +88,7 @@ class Killer:
         if kill.target == "service":
             moment = await self._wait(kill)
             await self._house.kill()
+            self._watcher.forget_worker()
             await self._house.start()  # whether it comes up is seen by the next, which may kill it before
         else:
             moment = await self._kill_worker(kill)
@@ -101,6 +102,7 @@ class Killer:
             moment = await self._wait(kill)
             pid = self._watcher.worker.pid
             if pid is not None and self._house.kill_worker(pid):
+                await self._watcher.until(lambda pid=pid: self._watcher.worker.pid != pid)
                 return moment
 
     async def _wait(self, kill: Kill) -> str:

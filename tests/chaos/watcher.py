@@ -58,6 +58,10 @@ class Watcher:
                 await self._news.wait()
             return found
 
+    def forget_worker(self) -> None:
+        """The service was killed, and its worker with it."""
+        self.worker = WorkerView()
+
     def note(self, what: str) -> None:
         """Count something that happened on this side."""
         self.seen[what] += 1
