@@ -1,4 +1,6 @@
-"""Short work for the worker (pictures, evaluations, new embeddings) and those who wait for it. Used by the queue.
+"""Short work (pictures, evaluations, new files, prepared folders) and those who wait for it.
+
+Used by the queue, for what the worker does, and by preparation.
 
 Jobs live as long as the service: whoever asked for one waits for it, and asks again when the service went away.
 """
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,8 @@ class Job:
     """Where the worker writes a word; a file that is there goes to trash/ first."""
     replaces: tuple[Path, ...] = ()
     """Other files of the same word, which go to trash/ when the new one is there."""
+    apart: bool = False
+    """Done in a process of its own, not by the worker; see daemon.preparation."""
     sent: bool = False
     cancelled: bool = False
     """Somebody asked for its end."""
@@ -43,16 +49,55 @@ class Job:
         return self.view.id
 
 
+def new_job(
+    kind: str,
+    request: dict[str, Any],
+    *,
+    destination: Path | None = None,
+    replaces: Sequence[Path] = (),
+    apart: bool = False,
+) -> Job:
+    """A job that nobody knows of yet; see Job for the arguments."""
+    view = JobView.model_validate(
+        {"id": secrets.token_hex(6), "kind": kind, "state": "queued", "created_at": time.time()}
+    )
+    message = {"do": kind, "job": view.id, "request": request}
+    if destination:
+        message["destination"] = str(destination)
+    return Job(view, message, destination, tuple(replaces), apart=apart)
+
+
 class Jobs:
     """All jobs, in the order they came; every change is published."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._jobs: dict[str, Job] = {}
+        self._requests: dict[str, tuple[str, Job]] = {}
+
+    def find_request(self, key: str, digest: str) -> Job | None:
+        """The job that an earlier request with this idempotency key made.
+
+        Raises:
+            VocableError: `request.key_reused` when that request asked for something else.
+        """
+        found = self._requests.get(key)
+        if found is None or found[1].id not in self._jobs:
+            return None
+        if found[0] != digest:
+            hint = "Use a new one for each job."
+            raise VocableError("request.key_reused", "This Idempotency-Key was used for another request.", hint)
+        return found[1]
+
+    def note_request(self, key: str, digest: str, job: Job) -> None:
+        """Remember the job of a request as long as the job itself; an empty key means nothing."""
+        self._requests = {known: item for known, item in self._requests.items() if item[1].id in self._jobs}
+        if key:
+            self._requests[key] = digest, job
 
     def add(self, job: Job) -> None:
         """Take a job. Raises VocableError `queue.full`."""
-        if len(list(self.open())) >= MAX_WAITING:
+        if sum(not other.ended.is_set() for other in self._jobs.values()) >= MAX_WAITING:
             raise VocableError("queue.full", f"{MAX_WAITING} jobs wait already.", "Try again when some are done.")
         ended = [other.id for other in self._jobs.values() if other.ended.is_set()]
         for identifier in ended[: max(0, len(ended) - MAX_ENDED)]:
@@ -69,8 +114,12 @@ class Jobs:
         return self._jobs[identifier]
 
     def open(self) -> Iterator[Job]:
-        """Jobs that have not ended."""
-        return (job for job in self._jobs.values() if not job.ended.is_set())
+        """Jobs for the worker that have not ended."""
+        return (job for job in self._jobs.values() if not job.ended.is_set() and not job.apart)
+
+    def open_apart(self) -> Iterator[Job]:
+        """The others that have not ended."""
+        return (job for job in self._jobs.values() if not job.ended.is_set() and job.apart)
 
     def find_open(self, identifier: Any) -> Job | None:
         """The job, unless it ended."""
@@ -81,8 +130,8 @@ class Jobs:
         job.view = job.view.model_copy(update={"state": state, "error": error})
         self._hub.fact("job", job.view, key=job.id)
 
-    def show_progress(self, job: Job, *, done: int, total: int) -> None:
-        job.view = job.view.model_copy(update={"done": done, "total": total})
+    def show_progress(self, job: Job, *, done: int, total: int, detail: str = "") -> None:
+        job.view = job.view.model_copy(update={"done": done, "total": total, "detail": detail})
         self._hub.gauge("job", job.view, key=job.id)
 
     def end(self, job: Job, state: JobState, error: ErrorInfo | None = None) -> None:

@@ -78,6 +78,7 @@ async def serve(
     passed: Sequence[socket.socket] = (),
     notifier: Notifier = SILENT,
     make_worker: MakeWorker | None = None,
+    make_preparer: MakeWorker | None = None,
     backoff: Callable[[int], float] = backoff_s,
     checkpoint_timeout_s: float = CHECKPOINT_TIMEOUT_S,
     socket_check_s: float = SOCKET_CHECK_S,
@@ -94,7 +95,9 @@ async def serve(
     """
     group = find_group(settings.service.group) if settings.service.group else None
     path = _choose_path(workspace, environ, passed, group)
-    service = Service(workspace, settings, socket=path, make_worker=make_worker, backoff=backoff)
+    service = Service(
+        workspace, settings, socket=path, make_worker=make_worker, make_preparer=make_preparer, backoff=backoff
+    )
     listeners = list(passed) or [bind_socket(path, group)]
     lock.describe(pid=os.getpid(), boot_id=service.boot_id, socket=path)
     server = Server(_configure(service, group))

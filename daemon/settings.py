@@ -12,7 +12,7 @@ import textwrap
 import threading
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,10 +49,24 @@ class PathSettings(_Table):
     """Prompt templates, found by the name that a recipe gives in `data.template`."""
 
 
+class PreprocessSettings(_Table):
+    """Preparing pictures."""
+
+    blip: str = "models/blip"
+    """Folder of a BLIP captioning model in the layout of transformers; a relative one begins at the workspace."""
+    tagger: str = "models/tagger"
+    """Folder of a WD tagger (`model.onnx`, `selected_tags.csv`); a relative one begins at the workspace."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto` captions on a GPU that has room while no run trains, else on the CPU; `cpu` leaves GPUs alone."""
+    processes: int = Field(0, ge=0, le=256)
+    """Pictures that are prepared side by side; 0: one for each core."""
+
+
 class Settings(_Table):
     service: ServiceSettings = Field(default_factory=ServiceSettings)
     paths: PathSettings = Field(default_factory=PathSettings)
     deadlines: Deadlines = Field(default_factory=Deadlines)
+    preprocess: PreprocessSettings = Field(default_factory=PreprocessSettings)
 
 
 def read_settings(path: Path) -> Settings:

@@ -16,6 +16,7 @@ from engine.errors import Fault, VocableError
 
 MAX_BODY = 1 << 20
 BODY_TIMEOUT_S = 30.0
+MAX_KEY = 256
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -53,6 +54,14 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise VocableError("request.invalid", "The body is not a JSON object.", "Send a JSON object.")
     return values
+
+
+def read_key(request: Request) -> str:
+    """The Idempotency-Key, empty when there is none. Raises VocableError `request.invalid` when it is too long."""
+    key = request.headers.get("idempotency-key", "")
+    if len(key) > MAX_KEY:
+        raise VocableError("request.invalid", f"The Idempotency-Key is longer than {MAX_KEY} characters.")
+    return key
 
 
 def query_number(request: Request, name: str, default: float, *, low: float, high: float) -> float:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon.api.bodies import query_number, read_body, reply, service_of
+from daemon.api.bodies import MAX_KEY, query_number, read_body, read_key, reply, service_of
 from daemon.api.routes import Endpoint, Parameter
 from daemon.protocol.runs import CreateRun, LossSeries, MoveRun, RunDetail, RunList, RunView
 from daemon.protocol.service import QueueView
 from daemon.protocol.states import RunCommand
-from engine.errors import VocableError
 
-MAX_KEY = 256
 MAX_POINTS = 2000
 
 
 async def create_run(request: Request) -> Response:
     """Check a recipe and queue a run of it."""
-    key = request.headers.get("idempotency-key", "")
-    if len(key) > MAX_KEY:
-        raise VocableError("request.invalid", f"The Idempotency-Key is longer than {MAX_KEY} characters.")
+    key = read_key(request)
     body = await read_body(request, CreateRun)
     run = await service_of(request).create_run(body.recipe, key=key)
     return reply(run.view)

@@ -14,7 +14,7 @@ class SettingsView(BaseModel):
     """Stands for this content of the file; goes into `If-Match` of a change."""
     path: str
     settings: dict[str, dict[str, Any]]
-    """Groups (`service`, `paths`, `deadlines`) with their keys; docs/settings.md says what each means."""
+    """Groups (`service`, `paths`, `deadlines`, `preprocess`) with their keys; docs/settings.md says what each means."""
 
 
 class ChangeSettings(BaseModel, extra="forbid"):

@@ -17,7 +17,7 @@ from engine.preprocess.caption_tagger import open_tagger
 from engine.preprocess.request import Captions
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelCaptioner:
     """A `run.Captioner` that words one picture after the other."""
 
