@@ -31,7 +31,9 @@ from daemon.protocol.data import (
     TemplateList,
     TemplateView,
 )
+from daemon.protocol.hypernetworks import CreateHypernetwork, HypernetworkList, HypernetworkView
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
+from daemon.protocol.preprocess import PreprocessJob
 from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, RunFile, RunFiles, RunList, RunView
 from daemon.protocol.service import (
     API_VERSION,
@@ -160,6 +162,11 @@ class Client:
     async def evaluate(self, request: EvaluateRequest) -> JobView:
         return await self._check("/v1/evaluate", JobView, request.model_dump(mode="json"))
 
+    async def preprocess(self, request: PreprocessJob, key: str | None = None) -> JobView:
+        """Have a folder of pictures prepared; the same `key` gives the same job."""
+        headers = {"idempotency-key": key} if key else {}
+        return await self._check("/v1/preprocess", JobView, request.model_dump(mode="json"), headers=headers)
+
     async def create_embedding(self, request: CreateEmbedding) -> JobView:
         return await self._check("/v1/embeddings", JobView, request.model_dump(mode="json"))
 
@@ -173,6 +180,24 @@ class Client:
 
     async def words(self) -> list[WordView]:
         return (await self._get("/v1/embeddings", WordList)).words
+
+    async def hypernetworks(self) -> list[HypernetworkView]:
+        return (await self._get("/v1/hypernetworks", HypernetworkList)).hypernetworks
+
+    async def hypernetwork(self, name: str) -> HypernetworkView:
+        """The one that has a name. Raises VocableError `hypernetwork.unknown`."""
+        return await self._get(f"/v1/hypernetworks/{quote(name, safe='')}", HypernetworkView)
+
+    async def create_hypernetwork(self, request: CreateHypernetwork) -> JobView:
+        return await self._check("/v1/hypernetworks", JobView, request.model_dump(mode="json"))
+
+    async def delete_hypernetwork(self, name: str) -> HypernetworkView:
+        """Move one to trash/; `restore_hypernetwork` takes it back."""
+        path = f"/v1/hypernetworks/{quote(name, safe='')}"
+        return _read_reply(await self._request("DELETE", path), HypernetworkView)
+
+    async def restore_hypernetwork(self, name: str) -> HypernetworkView:
+        return await self._post(f"/v1/hypernetworks/{quote(name, safe='')}/restore", HypernetworkView)
 
     async def inspect(self, request: InspectRequest) -> InspectReply:
         """What files of embeddings hold, and whether a model takes it."""

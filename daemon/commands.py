@@ -94,7 +94,7 @@ class Commands:
             known = await self.find_request(key, digest)
             if known:
                 return known
-            self._check_name(recipe.name)
+            self._check_name(recipe.kind, recipe.name)
             runs = self._ledger.runs
             run = new_run(recipe, runs.new_id(), self._workspace.runs, runs.position_at_end(), now=self._clock())
             folder = Path(run.view.folder)
@@ -167,7 +167,7 @@ class Commands:
             run.view.asked = ""
             await self._ledger.keep(run)
         else:
-            self._check_name(run.view.name, but=run.id)
+            self._check_name(run.view.kind, run.view.name, but=run.id)
             run.lost_at = None
             await self._turns.requeue(run)
 
@@ -187,8 +187,8 @@ class Commands:
             raise VocableError("run.state", title, "List the queue with: vocable queue")
         return run
 
-    def _check_name(self, name: str, *, but: str = "") -> None:
-        other = self._ledger.runs.namesake(name, but=but)
+    def _check_name(self, kind: str, name: str, *, but: str = "") -> None:
+        other = self._ledger.runs.namesake(kind, name, but=but)
         if other:
             raise VocableError(
                 "run.name_taken",

@@ -6,7 +6,7 @@ equal widths a name belongs to one readable file, and every other that claims it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from daemon.inspector.verdicts import Verdict
 from daemon.protocol.hypernetworks import HypernetworkView
 from daemon.tables import Found, Kind, Table, Target, View, describe_path, make_table, rank, trained_elsewhere
 from engine.names import fold_name
-from engine.prompt.tags import read_hypernet, strip_comments, take_tags
 from engine.text import escape
 
 MAX_BYTES = 512 << 20
@@ -68,6 +67,8 @@ def tabulate(
 
 def misfit(widths: Sequence[int], target: Target | None) -> str:
     """Why a model cannot use a hypernetwork of these widths; empty when it can."""
+    if target and target.family == "sdxl":
+        return f"{escape(target.name, 100)} is of the SDXL family, for which there are no hypernetworks."
     if target is None or not target.channels or set(widths) & set(target.channels):
         return ""
     has = f"that of {escape(target.name, 100)} has {_list(target.channels)}"
@@ -88,12 +89,6 @@ def beware(widths: Sequence[int], model: str, model_hash: str, target: Target | 
         )
     warnings.append(trained_elsewhere(model, model_hash, target))
     return " ".join(filter(None, warnings))
-
-
-def name_in_prompts(prompts: Iterable[str]) -> Iterator[str]:
-    """The names in the tags of prompts, each once, in their order and as they stand there."""
-    tags = (tag for prompt in prompts for tag in take_tags(strip_comments(prompt))[1])
-    yield from dict.fromkeys(named.name for named in map(read_hypernet, tags) if named)
 
 
 def find_fitting(known: Iterable[Wire], target: Target | None) -> dict[str, Wire]:

@@ -47,6 +47,10 @@ class Workspace:
         return self.root / "embeddings"
 
     @property
+    def hypernetworks(self) -> Path:
+        return self.root / "hypernetworks"
+
+    @property
     def datasets(self) -> Path:
         return self.root / "datasets"
 
@@ -78,6 +82,14 @@ class Workspace:
     def trash(self) -> Path:
         return self.root / "trash"
 
+    def results(self, kind: str) -> Path:
+        """The watched folder that runs of a kind write to."""
+        return self.hypernetworks if kind == "hypernetwork" else self.embeddings
+
+    def trash_for(self, file: Path) -> Path:
+        """Where a file of a watched folder is kept that is replaced or deleted."""
+        return self.trash / "hypernetworks" if file.is_relative_to(self.hypernetworks) else self.trash
+
     @property
     def shared_socket(self) -> Path:
         """The socket of a service that a group may use, in a folder that the group can enter; `state/` is private."""
@@ -106,7 +118,15 @@ class Workspace:
         Raises:
             VocableError: `workspace.unusable` with the folder and the system's reason.
         """
-        folders = (self.models, self.embeddings, self.datasets, self.templates, self.inbox, self.runs)
+        folders = (
+            self.models,
+            self.embeddings,
+            self.hypernetworks,
+            self.datasets,
+            self.templates,
+            self.inbox,
+            self.runs,
+        )
         try:
             for folder in (*folders, self.cache, self.trash):
                 folder.mkdir(parents=True, exist_ok=True)

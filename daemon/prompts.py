@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daemon.inspector.facts import WordFacts
+from daemon.hypernetworks import Wire, find_fitting
+from daemon.inspector.facts import HypernetworkFacts, WordFacts
 from daemon.library import Library
 from daemon.protocol.words import TokensReply, TokensRequest
-from daemon.targets import Targets
+from daemon.targets import Targets, describe_entry
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry
-from engine.names import name_fault
+from engine.names import fold_name, name_fault
 from engine.prompt.count import count_prompt
 from engine.prompt.layout import SLOTS, Lexicon
 from engine.prompt.notes import note_prompts
 from engine.prompt.parse import ParsedPrompt, parse_prompt
+from engine.prompt.tags import read_hypernet
 from engine.prompt.tokenizer import PromptTokenizer
 from engine.text import escape
 
@@ -28,15 +30,17 @@ Words = list[dict[str, Any]]
 
 
 class Prompts:
-    """Reads prompts with the words of the library.
+    """Reads prompts with the words and hypernetworks that there are.
 
     Args:
-        library: whose words count.
         targets: where models are found.
     """
 
-    def __init__(self, library: Library[WordFacts], targets: Targets) -> None:
+    def __init__(
+        self, library: Library[WordFacts], hypernetworks: Library[HypernetworkFacts], targets: Targets
+    ) -> None:
         self._library = library
+        self._hypernetworks = hypernetworks
         self._targets = targets
         self._lexicon: tuple[Words, PromptTokenizer, ModelEntry, Lexicon, Words] | None = None
 
@@ -58,13 +62,15 @@ class Prompts:
             lexicon = Lexicon(tokenizer, [*request.new_words.items(), *_counted(known)])
         parsed = parse_prompt(request.prompt, lexicon, steps=request.steps)
         counted = count_prompt(parsed)
+        fitting = find_fitting(self._hypernetworks.usable(), describe_entry(entry))
         return TokensReply(
             model=escape(entry.name, 200),
             count=counted.count,
             limit=counted.limit,
             chunks=list(counted.chunks),
             words=list(parsed.words),
-            notes=_notes(parsed, known, request.new_words, entry),
+            hypernetworks=[fitting[name]["name"] for name in _named(parsed) if name in fitting],
+            notes=_notes(parsed, known, request.new_words, entry, fitting),
         )
 
     def _find_lexicon(self, words: Words, tokenizer: PromptTokenizer, entry: ModelEntry) -> tuple[Lexicon, Words]:
@@ -93,7 +99,15 @@ def _check_new_words(words: Mapping[str, int]) -> None:
             raise VocableError("request.invalid", title)
 
 
-def _notes(parsed: ParsedPrompt, words: Words, new_words: Mapping[str, int], entry: ModelEntry) -> list[str]:
+def _named(parsed: ParsedPrompt) -> list[str]:
+    """Names in the tags of hypernetworks, each once, as they are compared."""
+    return list(dict.fromkeys(fold_name(named.name) for named in map(read_hypernet, parsed.tags) if named))
+
+
+def _notes(
+    parsed: ParsedPrompt, words: Words, new_words: Mapping[str, int], entry: ModelEntry, fitting: Mapping[str, Wire]
+) -> list[str]:
     found = set(parsed.words) - set(new_words)
     origins = {word["name"]: (word["model"], word["model_hash"]) for word in reversed(words) if word["name"] in found}
-    return [f"{note.title} {note.hint}".strip() for note in note_prompts([parsed], origins, entry)]
+    networks = {name: (network["model"], network["model_hash"]) for name, network in fitting.items()}
+    return [f"{note.title} {note.hint}".strip() for note in note_prompts([parsed], origins, entry, networks)]

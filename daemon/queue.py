@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from daemon.commands import Commands
 from daemon.events import Hub
@@ -45,7 +44,7 @@ class Queue:
 
     Args:
         worker_settings: the worker's first message.
-        words, rescan, on_model: see Reports.
+        known, rescan, on_model: see Reports.
         idle_unload_s: the worker is let go after so long without work.
         backoff: pause in seconds before a start, after so many crashes.
         clock: seconds since 1970.
@@ -59,7 +58,7 @@ class Queue:
         make_worker: MakeWorker,
         worker_settings: Message,
         *,
-        words: Callable[[], list[dict[str, Any]]],
+        known: Callable[[], Message],
         rescan: Callable[[], Awaitable[None]],
         on_model: Callable[[Message], None],
         idle_unload_s: float,
@@ -101,8 +100,8 @@ class Queue:
             self.keeper,
             self.jobs,
             self._room,
-            trash=workspace.trash,
-            words=words,
+            trash_for=workspace.trash_for,
+            known=known,
             rescan=rescan,
             on_model=on_model,
             on_settled=self._inbox.put_nowait,
@@ -152,6 +151,11 @@ class Queue:
         self._idle_unload_s = idle_unload_s
         self.keeper.renew(worker_settings)
         self._wake()
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a run has the worker."""
+        return self._turns.current is not None
 
     def hurry(self) -> None:
         """Make `stop` wait for nothing more."""
@@ -303,7 +307,7 @@ class Queue:
     async def _send_job(self, job: Job) -> None:
         if job.destination and not job.sent:
             try:
-                await asyncio.to_thread(keep_copy, job.destination, self._workspace.trash)
+                await asyncio.to_thread(keep_copy, job.destination, self._workspace.trash_for(job.destination))
             except VocableError as error:
                 self.jobs.end(job, "failed", describe_error(error))
         if job.sent or job.ended.is_set():
@@ -314,10 +318,10 @@ class Queue:
         self.jobs.show(job, state="running")
 
     async def _send_run(self, run: Run) -> None:
-        destination = self._workspace.embeddings / f"{run.view.name}.safetensors"
+        destination = self._workspace.results(run.view.kind) / f"{run.view.name}.safetensors"
         try:
             await asyncio.to_thread(make_folder, Path(run.view.folder))
-            await asyncio.to_thread(keep_copy, destination, self._workspace.trash)
+            await asyncio.to_thread(keep_copy, destination, self._workspace.trash_for(destination))
         except VocableError as error:
             await self.reports.fail(run, describe_error(error))
             return self._wake()

@@ -37,9 +37,9 @@ class Reports:
     """Takes the worker's messages and its end.
 
     Args:
-        trash: where files go that a new word replaces.
-        words: the words that prompts can use, as the worker wants them.
-        rescan: returns when a file just written to the embeddings folder is a word.
+        trash_for: where a file goes that a new one replaces.
+        known: the words, and the hypernetworks, that prompts can use, as the worker wants them.
+        rescan: returns when a file just written to a watched folder can be used.
         on_model: called with the message that names the model which the worker loaded.
         on_settled: called when what a run or job made is a word.
     """
@@ -52,8 +52,8 @@ class Reports:
         jobs: Jobs,
         room: Room,
         *,
-        trash: Path,
-        words: Callable[[], list[dict[str, Any]]],
+        trash_for: Callable[[Path], Path],
+        known: Callable[[], Message],
         rescan: Callable[[], Awaitable[None]],
         on_model: Callable[[Message], None],
         on_settled: Callable[[Run | Job], None],
@@ -63,8 +63,8 @@ class Reports:
         self._keeper = keeper
         self._jobs = jobs
         self._room = room
-        self._trash = trash
-        self._words = words
+        self._trash_for = trash_for
+        self._known = known
         self._rescan = rescan
         self._on_model = on_model
         self._on_settled = on_settled
@@ -80,7 +80,7 @@ class Reports:
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     def send_words(self) -> None:
-        """Tell the worker which words there are, soon: with thousands of words and many changes, not at each of them.
+        """Tell the worker which words and hypernetworks there are, soon: of thousands with many changes, not at each.
 
         What the worker is given to do always comes after `flush_words`.
         """
@@ -94,7 +94,7 @@ class Reports:
             return
         self._stop_timer()
         self._are_words_due = False
-        self._keeper.send({"do": "words", "words": self._words()})
+        self._keeper.send({"do": "words", **self._known()})
         self._words_timer = asyncio.get_running_loop().call_later(WORDS_INTERVAL_S, self._end_pause)
 
     def _end_pause(self) -> None:
@@ -228,7 +228,7 @@ class Reports:
         job.view = job.view.model_copy(update={"result": result})
         try:
             for path in job.replaces:
-                await asyncio.to_thread(move_away, path, self._trash)
+                await asyncio.to_thread(move_away, path, self._trash_for(path))
         except VocableError as error:
             self._jobs.end(job, "failed", describe_error(error))
             return
@@ -247,6 +247,6 @@ class Reports:
             await asyncio.wait_for(self._rescan(), WORDS_TIMEOUT_S)
             self.send_words()
         except TimeoutError:
-            _log.warning("the embeddings folder is slow; a new word may not be known yet")
+            _log.warning("the folder is slow; what was just made may not be known yet")
         finally:
             self._on_settled(item)

@@ -126,10 +126,10 @@ class RunTable:
     def unfinished(self) -> list[Run]:
         return [run for run in self._runs.values() if run.view.state not in ENDED]
 
-    def namesake(self, name: str, *, but: str = "") -> Run | None:
+    def namesake(self, kind: str, name: str, *, but: str = "") -> Run | None:
         """Another unfinished run that will write the same file."""
         same = (run for run in self.unfinished() if run.view.name.casefold() == name.casefold() and run.id != but)
-        return next(same, None)
+        return next((run for run in same if run.view.kind == kind), None)
 
     def position_at_head(self) -> float:
         return min((run.position for run in self._runs.values()), default=0.0) - 1

@@ -39,6 +39,7 @@ def dump_state(service: Service, connections: int) -> str:
             job.view.model_dump(mode="json", include={"id", "kind", "state"}) for job in service.queue.jobs.open()
         ],
         "words": len(service.library.table.views),
+        "hypernetworks": len(service.hypernetworks.table.views),
         "worker": service.queue.keeper.view.model_dump(mode="json"),
         "embeddings": service.library.health(),
         "problem": service.ledger.problem,

@@ -42,6 +42,7 @@ class Target:
     """10 hex digits."""
     split: int = 0
     """Columns of the first of two text encoders, else 0."""
+    family: str = ""
     channels: tuple[int, ...] = ()
     """Channel counts of the contexts of its attention, rising; empty when they are not known."""
     vocabulary: Vocabulary | None = None

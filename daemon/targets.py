@@ -14,7 +14,7 @@ from pathlib import Path
 
 from daemon.tables import Target
 from engine.errors import VocableError
-from engine.models.catalog import STARTER, ModelEntry, find_model, read_config
+from engine.models.catalog import STARTER, ModelEntry, find_model, read_checkpoint, read_config
 from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 _KEPT = 4
@@ -58,7 +58,7 @@ class Targets:
 
     def _find(self, reference: str) -> Target:
         entry = self._entry(reference)
-        target = Target(entry.name, entry.width, entry.hash, channels=read_channels(entry))
+        target = describe_entry(entry)
         try:
             return replace(target, vocabulary=read_tokenizer(entry))
         except VocableError as error:
@@ -82,13 +82,25 @@ def read_tokenizer(entry: ModelEntry) -> PromptTokenizer:
     return _read(folder, changed)
 
 
-def read_channels(entry: ModelEntry) -> tuple[int, ...]:
-    """Channel counts of the contexts of a model's attention, rising; empty when its configuration does not tell."""
+def describe_entry(entry: ModelEntry) -> Target:
+    """All that files are compared with but the vocabulary."""
+    return Target(
+        entry.name, entry.width, entry.hash, split=entry.split, family=entry.family, channels=_read_channels(entry)
+    )
+
+
+def _read_channels(entry: ModelEntry) -> tuple[int, ...]:
+    """See Target.channels."""
     try:
-        config, _ = read_config(entry.path, "unet/config.json")
-        blocks = zip(config["down_block_types"], config["block_out_channels"], strict=True)
-        own = {int(width) for kind, width in blocks if "Attn" in kind} | {int(config["block_out_channels"][-1])}
-        return tuple(sorted(own | {entry.width}))
+        if entry.path.is_file():
+            config = read_checkpoint(entry.path).configs["unet"]
+        else:
+            config, _ = read_config(entry.path, "unet/config.json")
+        widths = config["block_out_channels"]
+        kinds = [*config["down_block_types"], *reversed(config["up_block_types"])]
+        own = {int(width) for kind, width in zip(kinds, [*widths, *widths], strict=True) if "Attn" in kind}
+        middle = {int(widths[-1])} if "Attn" in config.get("mid_block_type", "Attn") else set()
+        return tuple(sorted(own | middle | {int(config["cross_attention_dim"])}))
     except (VocableError, KeyError, TypeError, ValueError):
         return ()
 

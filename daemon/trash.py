@@ -1,4 +1,4 @@
-"""Keeps what is about to be replaced in the embeddings folder, and moves runs there and back.
+"""Keeps what is about to be replaced or deleted in watched folders, and moves runs there and back.
 
 Called in threads by the queue.
 """
@@ -29,6 +29,7 @@ def keep_copy(path: Path, trash: Path) -> None:
     kept = trash / f"{path.stem}-{status.st_mtime_ns}{path.suffix}"
     if kept.exists():
         return
+    make_folder(trash)
     try:
         os.link(path, kept)
         sync_folder(trash)
@@ -41,6 +42,16 @@ def move_away(path: Path, trash: Path) -> None:
     """Move the file at `path` into `trash`; that it is gone already is no error."""
     keep_copy(path, trash)
     path.unlink(missing_ok=True)
+
+
+def take_back(kept: Path, path: Path) -> None:
+    """Move a file out of the trash to where it was.
+
+    Raises:
+        VocableError: `file.exists` when there is another by now; `disk.full` or `disk.write`.
+    """
+    write_atomically(path, _read(kept), overwrite=False)
+    kept.unlink(missing_ok=True)
 
 
 def is_fetchable(folder: Path) -> bool:

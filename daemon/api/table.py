@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.api import data, jobs, recipes, runfiles, runs, service, settings, streams, words
+from daemon.api import data, hypernetworks, jobs, recipes, runfiles, runs, service, settings, streams, words
 from daemon.api.routes import Endpoint
 
 SECTIONS: dict[str, list[Endpoint]] = {
@@ -13,6 +13,7 @@ SECTIONS: dict[str, list[Endpoint]] = {
     "Jobs": jobs.routes,
     "Data": data.routes,
     "Words, files, prompts, models": words.routes,
+    "Hypernetworks": hypernetworks.routes,
 }
 
 ENDPOINTS = [endpoint for section in SECTIONS.values() for endpoint in section]

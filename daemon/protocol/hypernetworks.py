@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+
+from engine.hypernetwork.structure import MAX_SIZES, MAX_WIDTH, Activation, WeightInit, dropout_fault, sizes_fault
+from engine.recipe import MAX_SEED
 
 HypernetworkVerdict = Literal["usable", "wrong_width", "unreadable", "shadowed"]
 
@@ -78,3 +81,33 @@ class HypernetworkReport(BaseModel):
     """Why not."""
     warning: str = ""
     """Why it may not do what is expected."""
+
+
+class CreateHypernetwork(BaseModel, extra="forbid"):
+    """Body of `POST /v1/hypernetworks`: one that is not trained yet. The fields are those of a recipe's `start`."""
+
+    name: str
+    model: str = "starter"
+    sizes: list[float] = Field(default=[1, 2, 1], max_length=MAX_SIZES)
+    widths: list[int] = Field(default_factory=list, max_length=16)
+    """Channel counts that get modules; all that the model's attention has when empty."""
+    activation: Activation = "linear"
+    init: WeightInit = "Normal"
+    layer_norm: bool = False
+    dropout: list[float] = Field(default_factory=list, max_length=MAX_SIZES)
+    """One number for each of `sizes`; empty for none."""
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    overwrite: bool = False
+    """Replace a hypernetwork of the same name; the old file goes to trash/."""
+
+    @model_validator(mode="after")
+    def _check_structure(self) -> CreateHypernetwork:
+        faults = {"sizes": sizes_fault(self.sizes), "dropout": ""}
+        if self.dropout and not faults["sizes"]:
+            faults["dropout"] = dropout_fault(self.dropout, self.sizes)
+        if not all(1 <= width <= MAX_WIDTH for width in self.widths):
+            faults["widths"] = f"holds a number that is not from 1 to {MAX_WIDTH}"
+        told = [f"{name} {fault}" for name, fault in faults.items() if fault]
+        if told:
+            raise ValueError("; ".join(told))
+        return self

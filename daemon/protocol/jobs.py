@@ -1,4 +1,4 @@
-"""Requests for pictures, evaluations and new embeddings. Each is a job in the queue of the worker.
+"""Requests for pictures, evaluations and new files. Each is a job in the queue of the worker.
 
 A job answers 202 with a `JobView`; `GET /v1/jobs/ID?wait=S` returns as soon as it ended, or after S seconds.
 """
@@ -68,14 +68,17 @@ class CreateEmbedding(BaseModel, extra="forbid"):
 
 class JobView(BaseModel):
     """A job. `result` of generate: `pictures` (paths), `warnings` (sentences, escaped); of evaluate: `losses` (in
-    the order of the phrases); of create: `embedding` (path)."""
+    the order of the phrases); of create: `embedding` (path); of create_hypernetwork: `hypernetwork` (path);
+    of preprocess: a `PreprocessResult`."""
 
     id: str
-    kind: Literal["generate", "evaluate", "create"]
+    kind: Literal["generate", "evaluate", "create", "create_hypernetwork", "preprocess"]
     state: JobState
     done: int = 0
     total: int = 0
     """Units (sampling steps, pictures) done and to do; 0 of 0 before they are known."""
+    detail: str = ""
+    """What was done last, escaped: the name of a picture; empty where numbers tell all."""
     result: dict[str, Any] | None = None
     error: ErrorInfo | None = None
     created_at: float

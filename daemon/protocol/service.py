@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from daemon.protocol.hypernetworks import HypernetworkView
 from daemon.protocol.runs import RunView
 
 API_VERSION = 1
@@ -14,7 +15,7 @@ API_VERSION = 1
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
     *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue"),
-    *("runs.files", "runs.delete", "templates", "datasets", "settings"),
+    *("runs.files", "runs.delete", "templates", "datasets", "settings", "hypernetworks"),
 ]
 
 HEARTBEAT_S = 10.0
@@ -122,11 +123,13 @@ class State(BaseModel):
     seq: int
     runs: list[RunView]
     words: list[WordView]
+    hypernetworks: list[HypernetworkView] = Field(default_factory=list)
     worker: WorkerView
     queue: QueueView = Field(default_factory=QueueView)
     folders: dict[str, Any] = Field(default_factory=dict)
-    """Watched folders by name (embeddings, datasets, templates, models, inbox): `mode` (inotify or polling), `reason`
-    for polling or a fault, `entries` of the folder itself, `files` in all, `last_scan`, `last_event`."""
+    """Watched folders by name (embeddings, hypernetworks, datasets, templates, models, inbox): `mode` (inotify or
+    polling), `reason` for polling or a fault, `entries` of the folder itself, `files` in all, `last_scan`,
+    `last_event`."""
     problem: str = ""
     """Why the service is degraded (disk full, no history, ...), empty when it is well."""
 
@@ -136,10 +139,10 @@ class StreamLine(BaseModel):
 
     hello: first line, with `boot_id`, `seq`, `oldest`. reset: `after` is unknown here; read /v1/state again.
     fact: numbered, kept for a while; `topic` is `run` (a RunView), `worker` (a WorkerView), `queue` (a QueueView),
-    `job` (a JobView), `words` (`count`, `usable`; read /v1/embeddings for them), `problem` (`problem`, empty when all
-    is well), `run.removed` (`id`), `recipe` (what became of a recipe dropped into inbox/ or with a dataset: `path`,
-    `outcome`, which is queued or refused, `run`, `code`, `reason`), or `folder` (`name`, `mode`, `reason`, `entries` of
-    datasets, templates, models or inbox; read /v1/state for more).
+    `job` (a JobView), `words` and `hypernetworks` (`count`, `usable`; read /v1/embeddings and /v1/hypernetworks for
+    them), `problem` (`problem`, empty when all is well), `run.removed` (`id`), `recipe` (what became of a recipe
+    dropped into inbox/ or with a dataset: `path`, `outcome`, which is queued or refused, `run`, `code`, `reason`), or
+    `folder` (`name`, `mode`, `reason`, `entries` of datasets, templates, models or inbox; read /v1/state for more).
     gauge: newest value of `key` only, may be left out; topic `progress` carries a RunView, topic `job` a JobView.
     heartbeat; lagged: too slow, the stream ends, read /v1/state again; bye: the service stops, with `reason`.
     """

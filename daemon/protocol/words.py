@@ -140,8 +140,10 @@ class TokensReply(BaseModel):
     """Slots taken in each chunk."""
     words: list[str]
     """Words of the embeddings folder that were found, each once."""
+    hypernetworks: list[str] = Field(default_factory=list)
+    """Hypernetworks that its tags name, each once."""
     notes: list[str] = Field(default_factory=list)
-    """Unknown explicit words, tags without effect, words of another base model; escaped."""
+    """Unknown names, tags without effect, what was made for another base model; escaped."""
 
 
 class ParametersRequest(BaseModel, extra="forbid"):

@@ -1,0 +1,107 @@
+"""Files of watched folders that clients have made, deleted and taken back. Called by the service.
+
+The invariant: whatever stood where something is written, or is deleted, is in trash/ before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.library import Library
+from daemon.trash import move_away, take_back
+from engine.errors import VocableError
+from engine.names import fold_name, name_fault, sanitize_name
+from engine.text import escape
+
+_KEPT = re.compile(r"(?P<stem>.+)-\d+")
+"""How `daemon.trash.keep_copy` calls a file: its stem and the time of its last change."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """One watched folder, as far as clients may change it."""
+
+    noun: str
+    """What its files are, `embedding` or `hypernetwork`; first part of the error codes."""
+    library: Library[Any]
+    folder: Path
+    trash: Path
+    """Where files of this folder go."""
+
+
+async def claim(results: Results, name: str, *, overwrite: bool) -> tuple[Path, Sequence[Path]]:
+    """The file that something of this name is written to, and other files of that name that it replaces.
+
+    Raises:
+        VocableError: `NOUN.name`; `NOUN.exists` when the name is taken and nothing may be replaced.
+    """
+    fault = name_fault(name)
+    if fault:
+        raise VocableError(f"{results.noun}.name", f"'{name}' {fault}.", "Choose another name.")
+    destination = results.folder / f"{name}.safetensors"
+    known = results.library.files(name)
+    is_there = await asyncio.to_thread(os.path.lexists, destination)
+    if (known or is_there) and not overwrite:
+        where = (known or [destination])[0]
+        what = "word" if results.noun == "embedding" else results.noun
+        title = f"There is a {what} '{name}' already: {where}."
+        raise VocableError(f"{results.noun}.exists", title, "Choose another name, or ask for it to be replaced.")
+    return destination, [path for path in known if path != destination]
+
+
+async def delete(results: Results, name: str) -> Path:
+    """Move the file that has a name to trash/, or the first of those that claim it in vain; returns which it was.
+
+    Raises:
+        VocableError: `NOUN.unknown`, `disk.full`, `disk.write`.
+    """
+    known = results.library.files(name)
+    if not known:
+        title = f"There is no {results.noun} '{escape(name, 100)}'."
+        raise VocableError(f"{results.noun}.unknown", title, "Names are those of the list, without a file's ending.")
+    await asyncio.to_thread(move_away, known[0], results.trash)
+    await results.library.rescan()
+    return known[0]
+
+
+async def restore(results: Results, name: str) -> Path:
+    """Take the newest file of a name out of trash/, into the folder itself; returns its path.
+
+    Raises:
+        VocableError: `file.absent` when trash/ has none; `NOUN.exists`, `disk.full`, `disk.write`.
+    """
+    kept = await asyncio.to_thread(_find_kept, results.trash, name)
+    if kept is None:
+        title = f"There is no {results.noun} '{escape(name, 100)}' in trash/."
+        raise VocableError("file.absent", title, f"Look into {results.trash}.")
+    match = _KEPT.fullmatch(kept.stem)
+    assert match
+    path = results.folder / f"{match['stem']}{kept.suffix}"
+    try:
+        await asyncio.to_thread(take_back, kept, path)
+    except VocableError as error:
+        if error.code != "file.exists":
+            raise
+        raise VocableError(f"{results.noun}.exists", error.title, "Rename or delete that one first.") from None
+    await results.library.rescan()
+    return path
+
+
+def _find_kept(trash: Path, name: str) -> Path | None:
+    """The newest file in a trash folder that had a name."""
+    try:
+        names = os.listdir(trash)
+    except OSError:
+        return None
+    found = []
+    for path in map(trash.joinpath, names):
+        match = _KEPT.fullmatch(path.stem)
+        if match and path.is_file() and fold_name(sanitize_name(match["stem"]) or match["stem"]) == fold_name(name):
+            found.append(path)
+    return max(found, key=lambda path: int(path.stem.rpartition("-")[2]), default=None)
