@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from engine.preprocess.request import PreprocessOptions as PreprocessOptions
 from engine.preprocess.request import PreprocessRequest
 
 MAX_LISTED = 500

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine.errors import VocableError
-from tui.cli import demo, dial, doctor, files, generate, queue, runs, service, tokens, train, words
+from tui.cli import demo, dial, doctor, files, generate, preprocess, queue, runs, service, tokens, train, words
 from tui.cli.output import DONE, FAILED, INTERRUPTED, report_error
 from tui.cli.session import Session
 
@@ -50,6 +50,7 @@ app.command("restore", rich_help_panel=_RUNS)(runs.restore)
 app.command("move", rich_help_panel=_RUNS)(queue.move)
 app.add_typer(queue.app, name="queue", rich_help_panel=_RUNS)
 app.command("generate", rich_help_panel=_PICTURES)(generate.generate)
+app.command("preprocess", rich_help_panel=_PICTURES)(preprocess.preprocess)
 app.command("words", rich_help_panel=_PICTURES)(words.list_words)
 app.command("inspect", rich_help_panel=_PICTURES)(files.inspect)
 app.command("convert", rich_help_panel=_PICTURES)(files.convert)

@@ -1,6 +1,6 @@
-"""Waiting for a job of the service (pictures, an evaluation, a new word) with progress; Ctrl-C cancels it.
+"""Waiting for a job of the service (pictures, an evaluation, a new word, a folder) with progress; Ctrl-C cancels it.
 
-Used by `generate`, `new` and `demo`.
+Used by `generate`, `new`, `preprocess` and `demo`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _WAIT_S = 0.5
 """How often progress is asked for; the end is told at once."""
 
+_MAX_DETAIL = 40
+
 
 async def finish_job(client: Client, job: JobView, progress: Progress, label: str) -> dict[str, Any]:
     """Wait until a job is done and return its result; when this wait is cancelled, so is the job.
@@ -28,7 +30,7 @@ async def finish_job(client: Client, job: JobView, progress: Progress, label: st
     """
     try:
         while job.state in ("queued", "running"):
-            progress.update(label, job.done, job.total)
+            progress.update(label, job.done, job.total, shorten(job.detail, _MAX_DETAIL))
             job = await client.job(job.id, wait_s=_WAIT_S)
     except asyncio.CancelledError:
         with contextlib.suppress(VocableError):
@@ -46,3 +48,11 @@ async def finish_job(client: Client, job: JobView, progress: Progress, label: st
     if job.total:
         progress.update(label, job.total, job.total)
     return job.result or {}
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, or its beginning and end with an ellipsis between: names of pictures differ at either."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[:half]}…{text[-(limit - 1 - half) :]}"

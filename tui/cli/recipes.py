@@ -79,7 +79,7 @@ def resolve_paths(values: dict[str, Any], base: Path, datasets: Path) -> None:
     data = values.get("data")
     if isinstance(data, dict):
         if isinstance(data.get("folder"), str) and data["folder"]:
-            data["folder"] = _resolve_folder(data["folder"], base, datasets)
+            data["folder"] = resolve_folder(data["folder"], base, datasets)
         if isinstance(data.get("template"), str):
             data["template"] = _resolve_reference(data["template"], base)
     if isinstance(values.get("model"), str):
@@ -99,7 +99,7 @@ def _relative_paths(values: Mapping[str, Any]) -> list[Fault]:
     ]
 
 
-def _resolve_folder(text: str, base: Path, datasets: Path) -> str:
+def resolve_folder(text: str, base: Path, datasets: Path) -> str:
     """A folder of pictures is a path first, and a name in datasets/ only where no such path exists."""
     path = base / Path(text).expanduser()
     is_name = "/" not in text and not path.exists() and (datasets / text).is_dir()
