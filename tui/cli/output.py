@@ -26,6 +26,7 @@ _MISUSE = frozenset({"usage", "recipe", "request", "template", "terminal"})
 _MISUSE_CODES = frozenset(
     {
         *("run.unknown", "run.ambiguous", "run.state", "run.name_taken", "job.unknown"),
+        *("caption.extra", "caption.missing", "preprocess.destination", "preprocess.same"),
         *("model.unknown", "device.unknown", "device.absent", "dataset.missing", "dataset.empty"),
         *("embedding.exists", "embedding.name", "embedding.too_long", "embedding.several", "embedding.halves"),
         *("file.absent", "file.exists", "picture.size", "picture.small", "picture.silent", "workspace.unusable"),

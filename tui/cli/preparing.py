@@ -107,4 +107,4 @@ def _describe(fault: dict[str, Any]) -> str:
 
 
 def _invalid(faults: Sequence[str]) -> VocableError:
-    return VocableError("usage.invalid", f"{'; '.join(faults)}.", "See: vocable preprocess --options")
+    return VocableError("usage.invalid", f"{'; '.join(faults).rstrip('.?')}.", "See: vocable preprocess --options")

@@ -29,7 +29,7 @@ def preprocess(
     destination: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DST]",
+            metavar="DST",
             help="Folder for the prepared pictures; a bare name is one in datasets/. Named like SRC when absent.",
             show_default=False,
         ),
@@ -71,10 +71,9 @@ def preprocess(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare a folder of photos for training: turn, crop, resize, caption.
+    """Prepare a folder of photos for training: turn, crop, resize, caption. Ctrl-C cancels.
 
-    Files that this did not write stay as they are, and pictures that did not change are not done again. A training run
-    goes on meanwhile. Ctrl-C cancels.
+    What did not change since an earlier call is not done again, and a training run goes on meanwhile.
     """
     from tui.cli.preparing import build_job, list_options
 
@@ -141,10 +140,13 @@ def _describe(picture: PictureView) -> str:
 
 def _tell(result: PreprocessResult) -> None:
     told = [
-        (picture.source, text) for picture in result.pictures for text in (picture.reason, *picture.warnings) if text
+        f"{picture.source}: {text}"
+        for picture in result.pictures
+        for text in (picture.reason, *picture.warnings)
+        if text
     ]
-    for source, text in told[:_MAX_TOLD]:
-        say(f"{source}: {text}")
+    for line in told[:_MAX_TOLD]:
+        say(line)
     if len(told) > _MAX_TOLD:
         say(f"and {len(told) - _MAX_TOLD} more, in {result.record}")
     if result.passed_over:
