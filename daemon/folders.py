@@ -98,9 +98,9 @@ class Folders:
         )
 
     def _tell(self, name: str) -> None:
-        """Publish how a folder is watched when that, or the number of its entries, is another than before."""
+        """Publish how a folder is watched when that, its number of entries or of lost hints is another than before."""
         health = self._watches[name].health()
-        news = {"name": name, **{key: health[key] for key in ("mode", "reason", "entries")}}
+        news = {"name": name, **{key: health[key] for key in ("mode", "reason", "entries", "overflows")}}
         if self._told.get(name) != news:
             self._told[name] = news
             self._hub.fact("folder", news, key=f"folder:{name}")

@@ -156,6 +156,7 @@ class FolderWatch:
             "last_scan": self._last_scan,
             "last_event": self._last_event,
             "restarts": self._restarts,
+            "overflows": self._hints.overflows,
         }
 
     async def _follow(self) -> None:

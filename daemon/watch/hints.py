@@ -34,6 +34,9 @@ class Hints:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
+        self.overflows = 0
+        """How often the kernel dropped notifications because there were too many."""
+        self._wake = wake
         self._handler = _Handler(wake)
         self._observer: BaseObserver | None = None
 
@@ -49,6 +52,7 @@ class Hints:
                 observer.stop()
             raise HintsRefused(_explain(error)) from error
         self._observer = observer
+        _EAR.listeners[id(self)] = self._note_overflow
 
     def alive(self) -> bool:
         """Say whether all threads of the watch still run; one that failed goes silent without a word."""
@@ -58,11 +62,34 @@ class Hints:
         return bool(observer.emitters) and all(emitter.is_alive() for emitter in observer.emitters)
 
     def disarm(self) -> None:
+        _EAR.listeners.pop(id(self), None)
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.stop()
             with contextlib.suppress(RuntimeError):
                 observer.join(timeout=5)
+
+    def _note_overflow(self) -> None:
+        self.overflows += 1
+        self._wake()
+
+
+class _Ear(logging.Handler):
+    """Hears that notifications were lost: watchdog, which has one queue for all watches, tells it to its log only."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.listeners: dict[int, Callable[[], None]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "events were lost" in record.getMessage():
+            for listener in list(self.listeners.values()):
+                with contextlib.suppress(Exception):  # what left here would end watchdog's thread for ever
+                    listener()
+
+
+_EAR = _Ear()
+logging.getLogger("watchdog").addHandler(_EAR)
 
 
 class _Handler(FileSystemEventHandler):

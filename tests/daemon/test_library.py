@@ -388,6 +388,20 @@ async def test_a_file_replaced_with_the_same_size_and_time_is_read_again(
 
 
 @pytest.mark.parametrize("polling", [None, True])
+async def test_a_file_that_is_truncated_in_place_takes_nothing_from_what_a_worker_reads(
+    folder: Path, open_shelf: Open
+) -> None:
+    (folder / "fox.safetensors").write_bytes(word_file(0.5))
+    shelf = await open_shelf()
+    await shelf.library.rescan()
+    told = shelf.library.usable()[0]
+    os.truncate(folder / "fox.safetensors", 10)
+    assert (read_canonical(told).vectors == 0.5).all()
+    await shelf.library.rescan()
+    assert shelf.usable == set()
+    assert (read_canonical(told).vectors == 0.5).all()
+
+
 async def test_words_follow_folders_that_move_go_and_come_again(
     folder: Path, tmp_path: Path, open_shelf: Open, polling: bool | None
 ) -> None:

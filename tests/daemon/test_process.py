@@ -180,3 +180,39 @@ def test_the_log_is_one_safe_line_a_record(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr.endswith("warning [abc] evil \\x1b]52;c;\\x07 \\u202e\\x0aname\n")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+async def test_files_that_the_kernel_lost_count_of_are_known_at_once_and_it_is_told(workspace: Workspace) -> None:
+    """The stopped service reads no notifications, of which the kernel keeps 16,384 by default; a file makes three."""
+    count = kept_notifications() // 2
+    workspace.create()
+    (workspace.datasets / "flood").mkdir()
+    async with started(workspace) as (process, client):
+        async with asyncio.timeout(PATIENCE_S):
+            while (await client.state()).folders["datasets"]["mode"] != "inotify":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        stream = client.events()
+        await anext(stream)
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(flood, workspace.datasets / "flood", count)
+        process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in stream:
+                if line.topic == "folder" and line.data["name"] == "datasets" and line.data["overflows"]:
+                    break
+            while (await client.state()).folders["datasets"]["files"] < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await stream.aclose()  # type: ignore[attr-defined]
+        await client.shutdown()
+        code, said = await end(process)
+        assert (code, "inotify queue overflowed" in said.lower()) == (0, True)
+
+
+def kept_notifications() -> int:
+    return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+
+def flood(folder: Path, count: int) -> None:
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(b"x")

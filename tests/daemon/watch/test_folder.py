@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -294,6 +295,17 @@ async def test_a_flood_of_files_is_known_in_the_end(root: Path, watch: Watch) ->
 
     await asyncio.to_thread(flood)
     await watched.until(lambda: watched.names == expected)
+
+
+async def test_when_the_kernel_lost_hints_the_folder_is_looked_through_at_once(
+    root: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = await watch()
+    monkeypatch.setattr(watched.watch._hints._handler, "_wake", lambda: None)
+    (root / "a.png").write_bytes(b"x")
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
+    await watched.until_names("a.png")
+    assert watched.watch.health()["overflows"] == 1
 
 
 async def test_our_own_looks_are_no_hints(root: Path, watch: Watch) -> None:
