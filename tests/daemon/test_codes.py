@@ -92,7 +92,31 @@ def captions(*changes: dict[str, Any]) -> Request:
     return lambda stage: ("PUT", CAPTIONS, {"changes": whole})
 
 
+def prepare(make: Callable[[Stage], dict[str, Any]]) -> Request:
+    whole = {"source": "faces", "destination": "ready"}
+    return lambda stage: ("POST", "/v1/preprocess", whole | make(stage))
+
+
+def foreign_blip(stage: Stage) -> dict[str, Any]:
+    (stage.workspace.models / "blip").mkdir()
+    for name in ("preprocessor_config.json", "tokenizer.json", "model.safetensors"):
+        put(stage.workspace.models / "blip" / name, b"{}")
+    put(stage.workspace.models / "blip" / "config.json", b'{"model_type": "clip"}')
+    return {"options": {"captions": {"make": "blip"}}}
+
+
+def without_extra(stage: Stage) -> dict[str, Any]:
+    stage.patch.setattr("engine.preprocess.caption_files.importlib.util.find_spec", lambda name: None)
+    return {"options": {"captions": {"make": "tags"}}}
+
+
 REQUESTS: dict[str, Request] = {
+    "caption.extra": prepare(without_extra),
+    "caption.missing": prepare(lambda stage: {"options": {"captions": {"make": "blip"}}}),
+    "caption.unreadable": prepare(foreign_blip),
+    "dataset.empty": prepare(lambda stage: {"source": str(stage.workspace.inbox)}),
+    "preprocess.destination": prepare(lambda stage: {"destination": "../elsewhere"}),
+    "preprocess.same": prepare(lambda stage: {"destination": "faces"}),
     "caption.changed": captions({"was": "another"}),
     "dataset.caption": captions({}, {}),
     "dataset.missing": lambda stage: ("GET", "/v1/datasets/none", None),

@@ -77,6 +77,7 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("POST", "/v1/queue/resume"): None,
         ("POST", "/v1/generate"): {"prompts": ["a fox"], "output": "/x.png", **model},
         ("POST", "/v1/evaluate"): {"phrases": ["a fox"], "folder": "/x", **model},
+        ("POST", "/v1/preprocess"): {"source": "faces", "destination": "ready", "options": {"flip": True}},
         ("GET", "/v1/jobs/{job}"): job,
         ("POST", "/v1/jobs/{job}/cancel"): job,
         ("GET", "/v1/embeddings"): None,
