@@ -1,4 +1,4 @@
-"""Questions about single files that the user names: what embeddings they hold, conversions, what a picture says.
+"""Questions about single files that the user names: what they hold, conversions, what a picture says of itself.
 
 Used by the service. Foreign bytes are read by the inspector only; files are written here, in a thread, since what reads
 foreign bytes can write none. The invariant: nothing that is there is replaced unless that was asked for.
@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon import hypernetworks
 from daemon.inspector.frames import Message
 from daemon.inspector.inspector import Inspector
 from daemon.inspector.intake import Content, take_in
+from daemon.protocol.hypernetworks import HypernetworkReport
 from daemon.protocol.words import (
     FORMAT_SUFFIXES,
     ConvertReply,
@@ -36,8 +38,8 @@ from engine.files import write_atomically, write_error
 from engine.names import sanitize_name
 from engine.text import escape
 
-_AT_ONCE = 4
-"""Files that are held in memory at a time."""
+_AT_ONCE = 2
+"""Files that are held in memory at a time; hypernetworks have up to half a gigabyte."""
 
 
 async def inspect_files(inspector: Inspector, request: InspectRequest, target: Target) -> InspectReply:
@@ -53,10 +55,11 @@ async def inspect_files(inspector: Inspector, request: InspectRequest, target: T
 
 
 async def convert_file(inspector: Inspector, request: ConvertRequest) -> ConvertReply:
-    """Write the word of a file in another format, called like the file that is written.
+    """Write the word or hypernetwork of a file in another format, called like the file that is written.
 
     Raises:
-        VocableError: `file.*` of reading; `file.exists`, `disk.*` of writing; `embedding.*` of the word itself.
+        VocableError: `file.*` of reading; `file.exists`, `disk.*` of writing; `embedding.*` or `hypernetwork.*` of what
+            the file holds.
     """
     source, output = Path(check_absolute("path", request.path)), Path(check_absolute("output", request.output))
     second = Path(check_absolute("second", request.second)) if request.second else None
@@ -88,6 +91,7 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
     return ConvertReply(
         paths=[str(path) for path in paths],
         name=name,
+        kind=answer["kind"],
         vectors=answer["vectors"],
         width=answer["width"],
         notes=[escape(note, 500) for note in [*notes, *answer["notes"]]] + _suffix_notes(output, request.format),
@@ -127,7 +131,9 @@ async def _inspect(inspector: Inspector, path: Path, target: Target) -> FileRepo
         report = report.model_copy(update={"size": len(content.data), "hash": content.sha256[:12]})
         answer, _ = await inspector.ask({"do": "describe", "stem": path.stem}, [content.data])
         words = [_report(word, target) for word in answer["words"]]
-        return report.model_copy(update={"flavour": escape(answer["flavour"], 100), "words": words})
+        network = _report_hypernetwork(answer["hypernetwork"], target) if answer["hypernetwork"] else None
+        flavour = escape(answer["flavour"], 100)
+        return report.model_copy(update={"flavour": flavour, "words": words, "hypernetwork": network})
     except VocableError as error:
         return report.model_copy(update={"error": describe_error(error)})
 
@@ -143,8 +149,16 @@ def _report(word: dict[str, Any], target: Target) -> WordReport:
     )
 
 
-async def _take_in(path: Path) -> Content:
-    return await asyncio.to_thread(take_in, path, follow=True)
+def _report_hypernetwork(facts: dict[str, Any], target: Target) -> HypernetworkReport:
+    texts = {key: escape(facts[key], 300) for key in ("name", "model", "model_hash", "weight_init", "info")}
+    values = {key: value for key, value in facts.items() if key in HypernetworkReport.model_fields} | texts
+    reason = hypernetworks.misfit(facts["widths"], target)
+    warning = "" if reason else hypernetworks.beware(facts["widths"], facts["model"], facts["model_hash"], target)
+    return HypernetworkReport.model_validate(values | {"fits": not reason, "reason": reason, "warning": warning})
+
+
+async def _take_in(path: Path, max_bytes: int = hypernetworks.MAX_BYTES) -> Content:
+    return await asyncio.to_thread(take_in, path, follow=True, max_bytes=max_bytes)
 
 
 def _find_picture(request: ConvertRequest, source: Path) -> Path | None:

@@ -40,13 +40,13 @@ async def list_models(request: Request) -> Response:
 
 
 async def inspect(request: Request) -> Response:
-    """Say what files of embeddings hold; one that cannot be read is told in its own entry."""
+    """Say what files of embeddings and hypernetworks hold; one that cannot be read is told in its own entry."""
     body = await read_body(request, InspectRequest)
     return reply(await service_of(request).inspect(body))
 
 
 async def convert(request: Request) -> Response:
-    """Write a word in another format."""
+    """Write a word or a hypernetwork in another format."""
     body = await read_body(request, ConvertRequest)
     return reply(await service_of(request).convert(body))
 
@@ -71,6 +71,8 @@ CONVERTING = (
     *("dataset.picture", "disk.full", "disk.verify", "disk.write", "embedding.absent", "embedding.halves"),
     *("embedding.name", "embedding.not_finite", "embedding.several", "embedding.shape"),
     *("embedding.unreadable", "embedding.unsupported", "embedding.verify", "file.exists", "picture.small"),
+    *("hypernetwork.not_finite", "hypernetwork.shape", "hypernetwork.unreadable", "hypernetwork.unsupported"),
+    "hypernetwork.verify",
 )
 
 routes = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from daemon.inspector.verdicts import STEM
 from engine.dataset.pictures import decode_picture
@@ -20,6 +20,8 @@ from engine.embedding.vectors import Embedding
 from engine.embedding.write import encode_safetensors
 from engine.errors import VocableError
 from engine.hypernetwork import facts as hypernetwork_facts
+from engine.hypernetwork.convert import Format as HypernetworkFormat
+from engine.hypernetwork.convert import convert as convert_hypernetwork
 from engine.hypernetwork.read import is_hypernetwork, read_hypernetwork
 from engine.hypernetwork.write import encode_safetensors as encode_hypernetwork
 from engine.sampling.carriers import read_parameters
@@ -77,12 +79,14 @@ def describe(header: Message, parts: Sequence[bytes]) -> Answer:
 
 
 def convert_file(header: Message, parts: Sequence[bytes]) -> Answer:
-    """Convert the word `word` (or the only one) of a file to `format`, calling it `name`.
+    """Convert the word `word` (or the only one) of a file, or its hypernetwork, to `format`, calling it `name`.
 
     Parts are the file, then the second half of a pair when `has_second`, then a picture when `picture` names one;
     those of the answer are the files to write, each with the ending of its name in `suffixes`.
     """
     rest = list(parts)
+    if is_hypernetwork(rest[0]):
+        return _convert_hypernetwork(header, rest[0])
     embedding = _choose(rest.pop(0), header["stem"], header["word"])
     if header["has_second"]:
         embedding = join_halves(embedding, _choose(rest.pop(0), header["stem"], ""))
@@ -91,7 +95,7 @@ def convert_file(header: Message, parts: Sequence[bytes]) -> Answer:
     converted = convert(embedding, header["format"], picture=picture)
     written = [data for _, data in converted.files]
     rows, width = embedding.vectors.shape
-    values = {"name": embedding.name, "vectors": rows, "width": width, "notes": list(converted.notes)}
+    values = {"kind": "embedding", "vectors": rows, "width": width, "notes": list(converted.notes)}
     return {**values, "suffixes": [suffix for suffix, _ in converted.files]}, written
 
 
@@ -122,6 +126,18 @@ def _facts(word: Embedding) -> Message:
         "model": word.model[:MAX_TEXT],
         "model_hash": word.model_hash[:MAX_TEXT],
     }
+
+
+def _convert_hypernetwork(header: Message, data: bytes) -> Answer:
+    network = replace(read_hypernetwork(data, header["stem"]), name=header["name"])
+    format = next((known for known in get_args(HypernetworkFormat) if known == header["format"]), None)
+    if format is None:
+        title = f"A hypernetwork cannot be written as {header['format']}."
+        hint = f"Formats of hypernetworks: {', '.join(get_args(HypernetworkFormat))}."
+        raise VocableError("hypernetwork.unsupported", title, hint)
+    converted = convert_hypernetwork(network, format)
+    values = {"kind": "hypernetwork", "vectors": 0, "width": 0, "notes": list(converted.notes)}
+    return {**values, "suffixes": [suffix for suffix, _ in converted.files]}, [data for _, data in converted.files]
 
 
 def _holds_words(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What files of embeddings hold, conversions between their formats, and prompts as the model will see them."""
+"""What files of words and hypernetworks hold, conversions between formats, and prompts as the model will see them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from daemon.protocol.hypernetworks import HypernetworkReport
 from daemon.protocol.jobs import GenerateRequest
 from daemon.protocol.runs import ErrorInfo
 
@@ -69,7 +70,7 @@ class WordReport(BaseModel):
 
 
 class FileReport(BaseModel):
-    """One file: its words, or the error of reading it."""
+    """One file: its words or its hypernetwork, or the error of reading it."""
 
     path: str
     size: int = 0
@@ -78,6 +79,8 @@ class FileReport(BaseModel):
     flavour: str = ""
     """Which layout it is, for people, e.g. `webui .pt (zip)`."""
     words: list[WordReport] = Field(default_factory=list)
+    hypernetwork: HypernetworkReport | None = None
+    """For a file of a hypernetwork, which has no words."""
     error: ErrorInfo | None = None
 
 
@@ -99,6 +102,7 @@ class ConvertRequest(BaseModel, extra="forbid"):
     word: str = ""
     """Which word of a file that holds several."""
     format: WordFormat
+    """A hypernetwork is written as `safetensors` or `webui-pt`."""
     output: str = Field(min_length=1, max_length=4096)
     """Absolute path of the file to write. For two encoders `diffusers` writes a second, `NAME_2.safetensors`."""
     picture: str = ""
@@ -109,9 +113,12 @@ class ConvertRequest(BaseModel, extra="forbid"):
 class ConvertReply(BaseModel):
     """Files were written, read again and found equal bit for bit."""
 
+    kind: Literal["embedding", "hypernetwork"] = "embedding"
+    """What the file holds."""
     paths: list[str]
     name: str
     vectors: int
+    """0, as is the width, for a hypernetwork."""
     width: int
     notes: list[str] = Field(default_factory=list)
     """What the format cannot hold and is lost, and what a reader should know; escaped."""
