@@ -7,7 +7,7 @@ width two modules, whose tensors have exactly the names and shapes that `structu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,19 @@ def list_tensors(network: HypernetworkFile) -> Iterator[tuple[str, NDArray[np.fl
         for side, module in zip("kv", modules, strict=True):
             for name in tensor_shapes(network, width):
                 yield f"{width}.{side}.{name}", module[name]
+
+
+def replace_tensors(network: HypernetworkFile, tensors: Mapping[str, NDArray[np.float32]]) -> HypernetworkFile:
+    """The same network with other numbers, called as `list_tensors` calls them."""
+    widths = {
+        width: (_module(network, width, "k", tensors), _module(network, width, "v", tensors))
+        for width in network.widths
+    }
+    return replace(network, widths=widths)
+
+
+def _module(network: HypernetworkFile, width: int, side: str, tensors: Mapping[str, NDArray[np.float32]]) -> Module:
+    return {name: tensors[f"{width}.{side}.{name}"] for name in tensor_shapes(network, width)}
 
 
 def check_network(network: HypernetworkFile) -> None:

@@ -64,12 +64,12 @@ class BatchMaker:
 
     model: Model
     word: str
-    """Name of the word that is trained."""
+    """Name of what is trained."""
     lexicon: Lexicon
-    """Of that word alone."""
+    """Of that word alone; of none for a hypernetwork."""
     epochs: Epochs
     lines: Sequence[str]
-    """Template lines, `[name]` in each."""
+    """Template lines, `[name]` in each where a word is trained."""
 
     def make(self, step: int) -> Batch:
         """The batch of update number `step`, counted from 0.
@@ -113,9 +113,13 @@ class BatchMaker:
 
 
 def lay_out_with(lexicon: Lexicon, word: str, text: str) -> tuple[Chunk, ...]:
-    """Lay out a prompt that must hold `word`. Raises VocableError `training.word_missing` when it does not."""
+    """Lay out a prompt that must hold `word`, if the lexicon does.
+
+    Raises:
+        VocableError: `training.word_missing` when it does not.
+    """
     chunks = lay_out(text, lexicon)
-    if not any(chunk.places for chunk in chunks):
+    if not any(chunk.places for chunk in chunks) and lexicon.find_name(word):
         raise VocableError(
             "training.word_missing",
             f"The prompt '{text[:200]}' does not hold the word '{word}' as the model reads it.",

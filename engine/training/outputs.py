@@ -1,4 +1,4 @@
-"""The files of a run's folder besides its checkpoints, and the word itself in the embeddings folder.
+"""The files of a run's folder besides its checkpoints, and the word or hypernetwork itself in its own folder.
 
 Called by the training loop. `log.txt` has one line a record; the table of losses and `settings.json` use the web UI's
 names, so that tools made for those read them. Nothing is replaced that is not kept elsewhere first.
@@ -9,21 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from engine.embedding.vectors import Embedding
-from engine.embedding.write import encode_safetensors, save_embedding
 from engine.events import Event, PhaseChanged, Progress, event_to_dict
 from engine.files import append, sync, write_atomically, write_error
-from engine.recipe import format_recipe
+from engine.recipe import Kind, Recipe, format_recipe
 from engine.text import escape
 from engine.training.job import TrainingJob
+from engine.training.product import Product, encode_product, save_product
 from engine.training.report import Reading
 
 LOSS_TABLE = "textual_inversion_loss.csv"
+LOSS_TABLES: Final[dict[Kind, str]] = {"embedding": LOSS_TABLE, "hypernetwork": "hypernetwork_loss.csv"}
+"""The table of losses by what is trained."""
+
 _COLUMNS = ("step", "epoch", "epoch_step", "loss", "learn_rate")
 
 
@@ -59,21 +62,34 @@ class LossTable:
         epoch_of: epoch and place in the epoch of an update's number (from 0).
     """
 
-    def __init__(self, folder: Path, *, every: int, epoch_of: Callable[[int], tuple[int, int]]) -> None:
-        self._path = folder / LOSS_TABLE
+    def __init__(
+        self, folder: Path, *, every: int, epoch_of: Callable[[int], tuple[int, int]], name: str = LOSS_TABLE
+    ) -> None:
+        self._path = folder / name
         self._every = every
         self._epoch_of = epoch_of
 
     def cut(self, step: int) -> None:
         """Drop the rows beyond `step`, and a last row that was not written whole."""
+        rows = self._read_rows()
+        if rows is not None:
+            kept = [row for row in rows if _step_of(row) <= step]
+            write_atomically(self._path, "".join([_row(_COLUMNS), *kept]).encode("ascii"))
+
+    def find_last_step(self) -> int:
+        """The step of the newest row; 0 when there is none."""
+        steps = [step for row in self._read_rows() or () if math.isfinite(step := _step_of(row))]
+        return int(max(steps, default=0))
+
+    def _read_rows(self) -> list[str] | None:
+        """The rows that were written whole; None without a table."""
         try:
             lines = self._path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True)
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             raise write_error(self._path, error) from error
-        kept = [line for line in lines[1:] if line.endswith("\n") and line.isascii() and _step_of(line) <= step]
-        write_atomically(self._path, "".join([_row(_COLUMNS), *kept]).encode("ascii"))
+        return [line for line in lines[1:] if line.endswith("\n") and line.isascii()]
 
     def add(self, readings: Iterable[Reading]) -> None:
         rows = []
@@ -91,7 +107,7 @@ class LossTable:
 
 
 def copy_path(job: TrainingJob, step: int) -> Path:
-    return job.folder / "embeddings" / f"{job.recipe.name}-{step}.safetensors"
+    return job.folder / f"{job.recipe.kind}s" / f"{job.recipe.name}-{step}.safetensors"
 
 
 def preview_path(job: TrainingJob, step: int, number: int) -> Path:
@@ -114,8 +130,7 @@ def write_settings(job: TrainingJob, *, pictures: int, initial_step: int, clock:
         "model_name": job.resolved.model.name,
         "model_hash": job.resolved.model.hash,
         "num_of_dataset_images": pictures,
-        "num_vectors_per_token": recipe.start.vectors,
-        "embedding_name": recipe.name,
+        **_product_settings(recipe),
         "learn_rate": recipe.train.learn_rate,
         "batch_size": recipe.train.batch_size,
         "gradient_step": 1,
@@ -127,8 +142,6 @@ def write_settings(job: TrainingJob, *, pictures: int, initial_step: int, clock:
         "clip_grad_mode": "disabled",
         "latent_sampling_method": "random",
         "create_image_every": recipe.save.images_every,
-        "save_embedding_every": recipe.save.every,
-        "save_image_with_stored_embedding": recipe.save.embed_in_images,
         "template_file": str(job.resolved.template),
         "initial_step": initial_step,
         "preview_prompt": recipe.preview.prompt,
@@ -144,10 +157,31 @@ def write_settings(job: TrainingJob, *, pictures: int, initial_step: int, clock:
     write_atomically(job.folder / "settings.json", json.dumps(settings, indent=4).encode())
 
 
-def deliver(job: TrainingJob, embedding: Embedding) -> None:
-    """Write the word to its destination; another file that stands there is copied to `replaced/` first."""
-    keep_replaced(job, but=encode_safetensors(embedding))
-    save_embedding(job.destination, embedding)
+def _product_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that are of one kind of run."""
+    start = recipe.start
+    if recipe.kind == "embedding":
+        return {
+            "num_vectors_per_token": start.vectors,
+            "embedding_name": recipe.name,
+            "save_embedding_every": recipe.save.every,
+            "save_image_with_stored_embedding": recipe.save.embed_in_images,
+        }
+    return {
+        "hypernetwork_name": recipe.name,
+        "save_hypernetwork_every": recipe.save.every,
+        "layer_structure": list(start.sizes),
+        "activation_func": start.activation,
+        "weight_init": start.init,
+        "add_layer_norm": start.layer_norm,
+        "use_dropout": any(start.dropout),
+    }
+
+
+def deliver(job: TrainingJob, product: Product) -> None:
+    """Write it to its destination; another file that stands there is copied to `replaced/` first."""
+    keep_replaced(job, but=encode_product(product))
+    save_product(job.destination, product)
 
 
 def keep_replaced(job: TrainingJob, *, but: bytes) -> None:

@@ -20,6 +20,12 @@ DECAY = 0.99
 SKIPPED_IN_ROW = 10
 """Updates left out one after the other that make the run go back to a checkpoint."""
 MAX_ROLL_BACKS = 2
+MAX_GROWTH = 10.0
+"""What a hypernetwork adds may be so many times as large as what it is added to; beyond that nothing of it is left."""
+MAX_RISE = 4.0
+"""The loss of a step may be so many times the best mean; many steps beyond that in a row are no chance."""
+SETTLED = 20
+"""Losses after which their mean says something."""
 STILL_STEPS = 3
 """First updates of which at least one must have a gradient."""
 
@@ -33,13 +39,16 @@ class Reading:
     """None when the update was left out."""
     moved: bool
     """The gradient was not zero throughout."""
+    growth: float | None = None
+    """Of a hypernetwork: largest ratio, over the attention modules, of what it adds to what was there; both as root of
+    the mean square."""
 
 
 @dataclass
 class _Flight:
     items: list[tuple[int, float]]
     values: Tensor
-    """[n, 2] on the CPU; filled once `arrived`."""
+    """[n, 2] or [n, 3] on the CPU; filled once `arrived`."""
     arrived: torch.cuda.Event | None
 
 
@@ -84,8 +93,8 @@ class Readings:
         return _Flight(items, host, arrived)
 
 
-def _reading(step: int, learn_rate: float, loss: float, peak: float) -> Reading:
-    return Reading(step, learn_rate, loss if math.isfinite(loss) else None, peak != 0)
+def _reading(step: int, learn_rate: float, loss: float, peak: float, growth: float | None = None) -> Reading:
+    return Reading(step, learn_rate, loss if math.isfinite(loss) else None, peak != 0, growth)
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,12 @@ class Tally:
     rate_scale: float = 1.0
     """Factor on the schedule's rate: halved at each roll-back."""
     roll_backs: int = 0
+    best_mean: float = 0.0
+    """Least mean of a hypernetwork's losses since they settled; 0 before."""
+    exploded_in_row: int = 0
+    """Updates of a hypernetwork, one after the other, that show that it is being ruined."""
+    sign: str = ""
+    """What the newest of them showed."""
 
     @property
     def mean_loss(self) -> float:
@@ -113,12 +128,25 @@ class Tally:
 
     @property
     def good_step(self) -> int:
-        """The step before the updates that were left out last."""
-        return self.step - self.skipped_in_row
+        """The step before the updates that were left out last, or showed that something is wrong."""
+        return self.step - max(self.skipped_in_row, self.exploded_in_row)
 
     @property
     def diverging(self) -> bool:
-        return self.skipped_in_row >= SKIPPED_IN_ROW
+        return max(self.skipped_in_row, self.exploded_in_row) >= SKIPPED_IN_ROW
+
+    @property
+    def symptom(self) -> str:
+        """How it shows that the run diverges; the beginning of a sentence."""
+        if self.skipped_in_row >= SKIPPED_IN_ROW:
+            return f"Loss or gradient was not finite in {self.skipped_in_row} steps in a row, up to step {self.step}"
+        return f"{self.sign} and stayed so for {self.exploded_in_row} steps, up to step {self.step}"
+
+    @property
+    def advice(self) -> str:
+        if self.skipped_in_row >= SKIPPED_IN_ROW:
+            return "Lower train.learn_rate, or set train.precision = float32"
+        return "Lower train.learn_rate, to a tenth say: too high a rate ruins a hypernetwork for good"
 
     def add(self, reading: Reading) -> Tally:
         """The tally after one more update.
@@ -138,10 +166,23 @@ class Tally:
             skipped, in_row = self.skipped + 1, self.skipped_in_row + 1
             return replace(self, step=reading.step, still=still, skipped=skipped, skipped_in_row=in_row)
         mean, counted = DECAY * self.mean + (1 - DECAY) * reading.loss, self.counted + 1
-        return replace(self, step=reading.step, still=still, mean=mean, counted=counted, skipped_in_row=0)
+        tally = replace(self, step=reading.step, still=still, mean=mean, counted=counted, skipped_in_row=0)
+        return tally if reading.growth is None else tally._judge(reading.loss, reading.growth)
+
+    def _judge(self, loss: float, growth: float) -> Tally:
+        """The tally after an update of a hypernetwork whose loss is in the mean already."""
+        sign = ""
+        if growth > MAX_GROWTH:
+            sign = f"What the hypernetwork adds grew to {growth:.3g} times what it is added to"
+        elif self.best_mean and loss > MAX_RISE * self.best_mean:
+            sign = f"The loss rose to {loss:.3g} from a mean of {self.best_mean:.3g}"
+        if sign:
+            return replace(self, exploded_in_row=self.exploded_in_row + 1, sign=sign)
+        best = min(self.best_mean or self.mean_loss, self.mean_loss) if self.counted >= SETTLED else 0.0
+        return replace(self, exploded_in_row=0, sign="", best_mean=best)
 
     def rolled_back(self, scale: float, roll_backs: int) -> Tally:
-        return replace(self, rate_scale=scale, roll_backs=roll_backs, skipped_in_row=0)
+        return replace(self, rate_scale=scale, roll_backs=roll_backs, skipped_in_row=0, exploded_in_row=0, sign="")
 
 
 @dataclass

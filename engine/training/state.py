@@ -7,22 +7,25 @@ gives the numbers of a run that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine.embedding.create import create_embedding
 from engine.embedding.metadata import describe
-from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
 from engine.events import CheckpointSaved, Event, Warned
+from engine.hypernetwork.create import create_hypernetwork
+from engine.hypernetwork.network_file import HypernetworkFile
 from engine.models.load import Model
-from engine.recipe import format_recipe
+from engine.recipe import Recipe, format_recipe
 from engine.schedule import Schedule, parse_schedule
 from engine.training.checkpoint import Checkpoint, load_newest, save_checkpoint, set_aside
 from engine.training.job import TrainingJob
+from engine.training.network import predict_with_network
+from engine.training.product import Product, values_of, with_values
 from engine.training.report import MAX_ROLL_BACKS, Tally
-from engine.training.step import Learner, create_learner, export_tensors, import_tensors
+from engine.training.step import Learner, create_learner, export_tensors, import_tensors, predict_with_word
 
 
 @dataclass
@@ -30,6 +33,8 @@ class RunState:
     model: Model
     job: TrainingJob
     schedule: Schedule
+    start: Product
+    """What is trained, before its first update."""
     learner: Learner
     step: int = 0
     """Updates done."""
@@ -59,9 +64,31 @@ class RunState:
 def create_state(model: Model, job: TrainingJob) -> RunState:
     """A run before its first step."""
     recipe = job.recipe
-    start = create_embedding(model, name=recipe.name, init_text=recipe.start.init_text, vectors=recipe.start.vectors)
-    learner = create_learner(model, recipe.name, start.vectors, weight_decay=recipe.train.weight_decay)
-    return RunState(model, job, parse_schedule(recipe.train.learn_rate, recipe.train.steps), learner)
+    schedule = parse_schedule(recipe.train.learn_rate, recipe.train.steps)
+    start = _create_product(model, recipe)
+    if isinstance(start, HypernetworkFile):
+        how = predict_with_network(model, start, seed=recipe.train.seed)
+    else:
+        how = predict_with_word(recipe.name)
+    learner = create_learner(model, values_of(start), how, weight_decay=recipe.train.weight_decay)
+    return RunState(model, job, schedule, start, learner)
+
+
+def _create_product(model: Model, recipe: Recipe) -> Product:
+    begin = recipe.start
+    if recipe.kind == "embedding":
+        return create_embedding(model, name=recipe.name, init_text=begin.init_text, vectors=begin.vectors)
+    return create_hypernetwork(
+        model,
+        name=recipe.name,
+        sizes=begin.sizes,
+        widths=begin.widths,
+        activation=begin.activation,
+        weight_init=begin.init,
+        layer_norm=begin.layer_norm,
+        dropout=begin.dropout,
+        seed=recipe.train.seed,
+    )
 
 
 def resume(state: RunState) -> tuple[Checkpoint | None, list[Event]]:
@@ -101,8 +128,8 @@ def roll_back(state: RunState) -> Iterator[Event]:
     """
     failed = state.tally
     every = state.job.recipe.save.checkpoint_every
-    title = f"Loss or gradient was not finite in {failed.skipped_in_row} steps in a row, up to step {failed.step}"
-    hint = "Lower train.learn_rate, or set train.precision = float32; the copies made so far are in the run's folder."
+    title, advice = failed.symptom, failed.advice
+    hint = f"{advice}; the copies made so far are in the run's folder."
     if failed.roll_backs >= MAX_ROLL_BACKS:
         raise VocableError("training.diverged", f"{title}, after {failed.roll_backs} roll-backs.", hint)
     kept, _ = load_newest(state.checkpoints, before=failed.good_step, every=every)
@@ -114,22 +141,21 @@ def roll_back(state: RunState) -> Iterator[Event]:
     yield Warned(
         "training.rolled_back",
         f"{title}: back to step {kept.step} with {state.tally.rate_scale:g} times the learning rate.",
-        "If this goes on, lower train.learn_rate or set train.precision = float32.",
+        f"If this goes on: {advice[:1].lower()}{advice[1:]}.",
     )
 
 
-def export_embedding(state: RunState) -> Embedding:
-    """The word as it is now. Waits for the device."""
+def export_product(state: RunState) -> Product:
+    """The word or hypernetwork as it is now. Waits for the device."""
     model, recipe = state.model, state.job.recipe
     metadata = describe(
         model.entry,
         prediction_type=model.prediction_type,
-        init_text=recipe.start.init_text,
+        init_text=recipe.start.init_text if recipe.kind == "embedding" else "",
         recipe=format_recipe(recipe),
     )
-    vectors = state.learner.vectors.detach().cpu().numpy().copy()
-    entry = model.entry
-    return Embedding(recipe.name, vectors, state.step, entry.name, entry.hash, metadata, split=entry.split)
+    values = state.learner.values.detach().cpu().numpy().copy()
+    return replace(with_values(state.start, values, state.step), metadata=metadata)
 
 
 def _restore(state: RunState, kept: Checkpoint) -> None:
