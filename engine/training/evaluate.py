@@ -18,11 +18,19 @@ from engine.dataset.folder import list_pictures
 from engine.dataset.latents import LatentCache
 from engine.dataset.templates import fill_template
 from engine.embedding.shelf import Word
+from engine.errors import VocableError
+from engine.hypernetwork.attach import attached
+from engine.hypernetwork.family import check_family
+from engine.hypernetwork.network import Network, load_network
+from engine.hypernetwork.shelf import StoredNetwork, chain_of, fold_shelf
 from engine.models.load import Model
 from engine.models.predict import frame, predict
+from engine.names import fold_name
 from engine.prompt.encode import Conditioning, encode_prompts, join
 from engine.prompt.layout import Lexicon, lay_out
+from engine.prompt.tags import read_hypernet, take_tags
 from engine.randomness import python_random, torch_generator
+from engine.text import escape
 from engine.training.batches import add_noise
 from engine.training.epochs import Sample
 
@@ -49,6 +57,7 @@ def evaluate(
     lines: Sequence[str],
     phrases: Sequence[str],
     words: Sequence[Word],
+    networks: Sequence[StoredNetwork] = (),
     width: int,
     height: int,
     seed: int,
@@ -60,7 +69,9 @@ def evaluate(
 
     Args:
         lines: prompt templates; each noised picture is described by one of them, the same for every phrase.
-        phrases: texts, which may hold any of `words`.
+        phrases: texts, which may hold any of `words`, and tags of hypernetworks, which are used while theirs is
+            measured wherever the phrase stands in a prompt, and if it stands in none.
+        networks: hypernetworks that phrases may name.
         timesteps: strata of equal width; the middle of each is measured.
         noises: draws of noise for each picture and timestep.
         latents: folder of the latent cache; the posterior's mean is measured.
@@ -69,8 +80,10 @@ def evaluate(
         (done, total) in passes of the U-Net, at last the losses in the order of the phrases.
 
     Raises:
-        VocableError: `dataset.*` when a picture cannot be read: leaving it out would change the number.
+        VocableError: `dataset.*` when a picture cannot be read: leaving it out would change the number; for the same
+            reason `hypernetwork.unknown` for a tag that names none; `hypernetwork.model`.
     """
+    chains = [_load_chain(model, phrase, networks) for phrase in phrases]
     samples = _read_samples(model, folder, latents, width, height)
     draws = _list_draws(samples, model, len(lines), seed, timesteps, noises)
     cells = samples[0].latents.mean[0].numel()
@@ -78,15 +91,34 @@ def evaluate(
     batches = [draws[begin : begin + size] for begin in range(0, len(draws), size)]
     total = len(batches) * len(phrases)
     losses: list[float] = []
-    for phrase in phrases:
+    for phrase, chain in zip(phrases, chains, strict=True):
         conditioning = _encode_prompts(model, samples, lines, phrase, words)
         errors: list[Tensor] = []
         for batch in batches:
             yield len(losses) * len(batches) + len(errors), total
-            errors.append(_measure(model, samples, batch, conditioning, seed))
+            # Only while the model runs: a run may train on it between two batches.
+            with attached(model.unet, chain):
+                errors.append(_measure(model, samples, batch, conditioning, seed))
         losses.append(float(torch.cat(errors).double().mean()))
     yield total, total
     yield losses
+
+
+def _load_chain(model: Model, phrase: str, networks: Sequence[StoredNetwork]) -> list[tuple[Network, float]]:
+    """The hypernetworks that a phrase's tags name, in their order, with their strengths."""
+    shelf = fold_shelf(networks)
+    _, tags = take_tags(phrase)
+    for tag in tags:
+        named = read_hypernet(tag)
+        if named is None or fold_name(named.name) not in shelf:
+            shown = escape(f"<{':'.join((tag.kind, *tag.arguments))}>", 200)
+            title = f"There is no hypernetwork that {shown} could mean."
+            raise VocableError("hypernetwork.unknown", title, "Form: <hypernet:NAME> or <hypernet:NAME:STRENGTH>.")
+    chain = chain_of(tags, shelf)
+    if chain:
+        check_family(model.entry)
+    loaded = {name: load_network(shelf[fold_name(name)].load(), model.device) for name in dict(chain)}
+    return [(loaded[name], strength) for name, strength in chain]
 
 
 def _read_samples(model: Model, folder: Path, latents: Path, width: int, height: int) -> list[Sample]:
@@ -113,7 +145,7 @@ def _encode_prompts(
     """Of every pair of picture and line, all of one length; each text is encoded once."""
     lexicon = Lexicon(model.tokenizer, [(word.name, word.vectors) for word in words])
     texts = {
-        (sample, line): fill_template(text, name=phrase, filewords=samples[sample].caption)
+        (sample, line): fill_template(text, name=take_tags(phrase)[0], filewords=samples[sample].caption)
         for sample in range(len(samples))
         for line, text in enumerate(lines)
     }

@@ -38,7 +38,7 @@ from engine.training.state import RunState, create_state, export_product, resume
 from engine.training.step import train_step
 
 Words = Callable[[], Sequence[Word]]
-Networks = Sequence[StoredNetwork]
+Networks = Callable[[], Sequence[StoredNetwork]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def train(
     *,
     control: Control,
     words: Words,
-    networks: Networks = (),
+    networks: Networks = tuple,
     clock: Callable[[], float],
     watch: Callable[[Survey], Watch] = Lookout,
 ) -> Iterator[Event | None]:

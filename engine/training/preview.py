@@ -34,13 +34,13 @@ def make_previews(
     step: int,
     training_prompt: str,
     words: Callable[[], Sequence[Word]],
-    networks: Sequence[StoredNetwork],
+    networks: Callable[[], Sequence[StoredNetwork]],
     control: Control,
 ) -> Iterator[Event | None]:
     """Make and save the previews of `step`. A failure is a warning; a command ends the preview at once."""
     try:
         request = _request(job, training_prompt)
-        pictures = _generate(model, request, product, words(), networks)
+        pictures = _generate(model, request, product, words(), networks())
         yield from _save(job, product, step, pictures, control)
     except VocableError as error:
         yield _failed(step, error.title, error.hint)
