@@ -387,7 +387,6 @@ async def test_a_file_replaced_with_the_same_size_and_time_is_read_again(
     assert (read_canonical(shelf.library.usable()[0]).vectors == 0.75).all()
 
 
-@pytest.mark.parametrize("polling", [None, True])
 async def test_a_file_that_is_truncated_in_place_takes_nothing_from_what_a_worker_reads(
     folder: Path, open_shelf: Open
 ) -> None:
@@ -402,6 +401,7 @@ async def test_a_file_that_is_truncated_in_place_takes_nothing_from_what_a_worke
     assert (read_canonical(told).vectors == 0.5).all()
 
 
+@pytest.mark.parametrize("polling", [None, True])
 async def test_words_follow_folders_that_move_go_and_come_again(
     folder: Path, tmp_path: Path, open_shelf: Open, polling: bool | None
 ) -> None:
