@@ -15,12 +15,23 @@ from typing import Any, Literal
 
 import torch
 
+from daemon.protocol.hypernetworks import CreateHypernetwork
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest
 from daemon.worker.board import IDLE, JOB, Board
 from daemon.worker.channel import Channel
 from daemon.worker.faults import explain
-from daemon.worker.jobs import Bench, Places, Result, Work, create_word, ended, make_pictures, measure_phrases
-from daemon.worker.models import LoadedModel, Words
+from daemon.worker.jobs import (
+    Bench,
+    Places,
+    Result,
+    Work,
+    create_network,
+    create_word,
+    ended,
+    make_pictures,
+    measure_phrases,
+)
+from daemon.worker.models import Hypernetworks, LoadedModel, Words
 from daemon.worker.wire import Message
 from engine.embedding.shelf import Word
 from engine.errors import VocableError
@@ -57,6 +68,7 @@ class Desk:
         self._is_spoilt = False
         """Something unforeseen went wrong: nobody knows what state the model is in, or its memory is what lacks."""
         self._words = Words()
+        self._hypernetworks = Hypernetworks()
 
     def serve(self) -> None:
         """Work until told to leave.
@@ -97,7 +109,7 @@ class Desk:
 
     def _take(self, message: Message) -> None:
         match message["do"]:
-            case "train" | "generate" | "evaluate" | "create":
+            case "train" | "generate" | "evaluate" | "create" | "create_hypernetwork":
                 self._todo.append(message)
             case "pause" | "stop" as command:
                 self._ask(message["run"], command)
@@ -105,6 +117,7 @@ class Desk:
                 self._cancel(message["job"])
             case "words":
                 self._words.replace(message["words"])
+                self._hypernetworks.replace(message.get("hypernetworks", ()))
             case "settings":
                 self._take_places(message)
             case "exit":
@@ -215,13 +228,18 @@ class Desk:
         self._board.enter(before.phase, before.step)
 
     def _begin(self, message: Message) -> Work:
-        bench = Bench(self._places, self._models, self._words, is_training=self._control is not None)
+        bench = Bench(
+            self._places, self._models, self._words, self._hypernetworks, is_training=self._control is not None
+        )
         request = message["request"]
         match message["do"]:
             case "generate":
                 return make_pictures(bench, GenerateRequest.model_validate(request))
             case "evaluate":
                 return measure_phrases(bench, EvaluateRequest.model_validate(request))
+            case "create_hypernetwork":
+                destination = Path(message["destination"])
+                return create_network(bench, CreateHypernetwork.model_validate(request), destination)
             case _:
                 return create_word(bench, CreateEmbedding.model_validate(request), Path(message["destination"]))
 

@@ -1,4 +1,4 @@
-"""Short work: pictures, evaluations, new embeddings. Used by the desk; imports torch.
+"""Short work: pictures, evaluations, new embeddings and hypernetworks. Used by the desk; imports torch.
 
 Each kind of job is a generator that yields `(done, total)` and returns the result that the service passes on, so that
 the desk can look at its inbox, and break the job off, at every step.
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from daemon.protocol.hypernetworks import CreateHypernetwork
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest
-from daemon.worker.models import LoadedModel, Words
+from daemon.worker.models import Hypernetworks, LoadedModel, Words
 from engine.dataset.templates import find_template, read_template
 from engine.embedding.create import create_embedding
 from engine.embedding.write import save_embedding
 from engine.errors import VocableError
 from engine.events import Warned
+from engine.hypernetwork.create import create_hypernetwork
+from engine.hypernetwork.write import save_hypernetwork
 from engine.models.catalog import ModelEntry, find_model
 from engine.models.load import Model
 from engine.models.placement import choose_dtype
@@ -52,6 +55,7 @@ class Bench:
     places: Places
     models: LoadedModel
     words: Words
+    hypernetworks: Hypernetworks
     is_training: bool
     """A run has the loaded model; whatever else is needed is loaded beside it."""
 
@@ -124,6 +128,27 @@ def create_word(bench: Bench, request: CreateEmbedding, destination: Path) -> Wo
     save_embedding(destination, embedding)
     yield 1, 1
     return {"embedding": str(destination)}
+
+
+def create_network(bench: Bench, request: CreateHypernetwork, destination: Path) -> Work:
+    """Result: `hypernetwork`, the path."""
+    entry = find_model(request.model, bench.places.models)
+    yield 0, 1
+    with _borrow(bench, entry) as model:
+        network = create_hypernetwork(
+            model,
+            name=request.name,
+            sizes=request.sizes,
+            widths=request.widths,
+            activation=request.activation,
+            weight_init=request.init,
+            layer_norm=request.layer_norm,
+            dropout=request.dropout,
+            seed=request.seed,
+        )
+    save_hypernetwork(destination, network)
+    yield 1, 1
+    return {"hypernetwork": str(destination)}
 
 
 def output_paths(output: Path, count: int) -> Sequence[Path]:

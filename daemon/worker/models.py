@@ -1,4 +1,4 @@
-"""The model that the worker keeps loaded, and the words that its prompts may use. Used by the desk; imports torch."""
+"""The model that the worker keeps loaded, and what its prompts may use. Used by the desk; imports torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from engine.embedding.read import read_embedding
 from engine.embedding.shelf import Word
 from engine.embedding.vectors import Embedding
 from engine.errors import VocableError
+from engine.hypernetwork.attach import list_widths
+from engine.hypernetwork.network_file import HypernetworkFile
+from engine.hypernetwork.read import read_hypernetwork
+from engine.hypernetwork.shelf import StoredNetwork
 from engine.models.catalog import ModelEntry
 from engine.models.load import Model, load_model
 
@@ -106,20 +110,46 @@ class Words:
         return self._read[key]
 
 
-def _read_checked(name: str, path: Path, sha256: str) -> bytes:
-    """Bytes of a canonical file; raises VocableError `embedding.lost` unless they are those that were told of."""
+class Hypernetworks:
+    """The readable hypernetworks as the supervisor told of them; each is read when a prompt names it, and not kept."""
+
+    def __init__(self) -> None:
+        self._told: tuple[dict[str, Any], ...] = ()
+
+    def replace(self, hypernetworks: Sequence[dict[str, Any]]) -> None:
+        """Take the wire's `hypernetworks` as those there are from now on."""
+        self._told = tuple(hypernetworks)
+
+    def of_model(self, model: Model) -> list[StoredNetwork]:
+        """Those that have modules for attention of the model; of equal names the first counts."""
+        widths = set(list_widths(model.unet)) if model.entry.family != "sdxl" else set()
+        return [_shelve_network(told) for told in self._told if widths & set(told["widths"])]
+
+
+def _shelve_network(told: dict[str, Any]) -> StoredNetwork:
+    name, path, canonical = told["name"], Path(told["path"]), told["canonical"]
+
+    def load() -> HypernetworkFile:
+        return read_hypernetwork(_read_checked(name, path, canonical, "hypernetwork"), name)
+
+    return StoredNetwork(name, told["hash"], told["model"], told["model_hash"], load)
+
+
+def _read_checked(name: str, path: Path, sha256: str, noun: str = "embedding") -> bytes:
+    """Bytes of a canonical file; raises VocableError `NOUN.lost` unless they are those that were told of."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _lost(name, f"{path} cannot be read ({error.strerror})") from error
+        raise _lost(name, noun, f"{path} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _lost(name, f"{path} is not what it was")
+        raise _lost(name, noun, f"{path} is not what it was")
     return data
 
 
-def _lost(name: str, problem: str) -> VocableError:
-    title = f"The service's copy of the word '{name}' is lost: {problem}."
-    return VocableError("embedding.lost", title, "It is made anew within a minute; then try again.")
+def _lost(name: str, noun: str, problem: str) -> VocableError:
+    what = "word" if noun == "embedding" else noun
+    title = f"The service's copy of the {what} '{name}' is lost: {problem}."
+    return VocableError(f"{noun}.lost", title, "It is made anew within a minute; then try again.")
 
 
 def _is(model: Model, entry: ModelEntry, dtype: torch.dtype) -> bool:

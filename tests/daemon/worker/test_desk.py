@@ -19,6 +19,7 @@ from daemon.worker.supervise import COMMAND
 from engine.embedding.read import read_embedding
 from engine.embedding.vectors import Embedding
 from engine.embedding.write import save_embedding
+from engine.hypernetwork.read import read_hypernetwork
 from engine.models.catalog import STARTER_FOLDER
 from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
 from tests.daemon.words import embedding, word_file
@@ -175,6 +176,20 @@ async def test_a_new_word_is_made_and_prompts_use_it_once_the_table_of_words_has
     await worker.do("generate", picture_request(tmp_path / "again.png", prompt))
     assert pixels(str(tmp_path / "with.png")) != pixels(str(tmp_path / "without.png"))
     assert pixels(str(tmp_path / "again.png")) == pixels(str(tmp_path / "without.png"))
+
+
+async def test_a_hypernetwork_is_made_as_it_was_asked_for(worker: Worker, tmp_path: Path) -> None:
+    destination = tmp_path / "ink.safetensors"
+    request = {"name": "ink", "sizes": [1, 0.5, 1], "activation": "relu", "init": "KaimingNormal", "widths": [160, 128]}
+    request |= {"dropout": [0, 0.25, 0], "layer_norm": True, "seed": 5}
+    answer = await worker.do("create_hypernetwork", request, destination=str(destination))
+    assert answer == {"hypernetwork": str(destination)}
+    made = read_hypernetwork(destination.read_bytes(), "ink")
+    assert (made.sizes, made.activation, made.weight_init) == ((1, 0.5, 1), "relu", "KaimingNormal")
+    assert (made.dropout, made.layer_norm, sorted(made.widths)) == ((0, 0.25, 0), True, [128, 160])
+    assert (made.model, made.step) == ("starter", 0)
+    refused = await worker.do("create_hypernetwork", {"name": "ink", "widths": [77]}, destination=str(destination))
+    assert refused["code"] == "hypernetwork.widths"
 
 
 async def test_of_all_words_only_those_of_the_prompt_are_read_and_never_other_bytes_than_told(
