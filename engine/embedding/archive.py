@@ -29,8 +29,10 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 
 _ENCRYPTED, _DESCRIBED, _UTF8 = 1, 8, 1 << 11
+_LARGEST_ENTRY = _CENTRAL.size + 4 * MAX_NAME
 _FLAGS = _DESCRIBED | _UTF8
 _FOLDER = 16
+_LONGEST_TRAILER = 32
 _DESCRIPTORS = ("<4s3L", "<4sL2Q", "<3L", "<L2Q")
 _KEY = re.compile(r"[0-9]{1,32}")
 
@@ -175,6 +177,8 @@ def _find_directory(data: Data, max_members: int) -> tuple[int, int, int]:
         here, count, size, start = here64, count64, size64, start64
     if disk or first or comment or here != count or start + size != end:
         raise _broken("its directory is malformed")
+    if end - start > max_members * _LARGEST_ENTRY:
+        raise _broken("its directory is malformed")
     if not 1 <= count <= max_members:
         raise _broken(f"it holds {count} members where an embedding has a handful; it may be a whole model")
     return start, end, count
@@ -225,11 +229,11 @@ def _find_content(data: Data, member: _Member, end: int) -> _Content:
     same = told == true or (flags & _DESCRIBED and told == (0, 0, 0))
     if (flags, method, name) != (member.flags, 0, member.name.encode()) or not same:
         raise _broken("a member's own header contradicts its directory")
-    rest = data[start + member.size : end]
+    rest = bytes(data[start + member.size : min(end, start + member.size + _LONGEST_TRAILER)])
     trailers = {b""}
     if flags & _DESCRIBED:
         trailers = {struct.pack(shape, *((b"PK\7\x08", *true) if "s" in shape else true)) for shape in _DESCRIPTORS}
-    if start + member.size > end or rest not in trailers:
+    if start + member.size + len(rest) != end or rest not in trailers:
         raise _broken("a member's length contradicts its directory")
     return _Content(data, start, member.size, member.crc)
 

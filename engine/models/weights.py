@@ -149,6 +149,7 @@ def _as_model(path: Path) -> Iterator[None]:
         if error.code == "model.unreadable" and error.title.startswith(_PREFIX):
             raise
         title = error.title.removeprefix("The file cannot be read: ").rstrip(".")
+        title = title[:1].lower() + title[1:].replace("embedding", "checkpoint")
         hint = error.hint if error.code == "model.unreadable" else "Copy or download the model again, whole."
         raise VocableError("model.unreadable", f"{_PREFIX}{path} cannot be used: {title}.", hint) from None
 
