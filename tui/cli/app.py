@@ -17,7 +17,21 @@ import typer
 from typer.exceptions import TyperException
 
 from engine.errors import VocableError
-from tui.cli import demo, dial, doctor, files, generate, preprocess, queue, runs, service, tokens, train, words
+from tui.cli import (
+    demo,
+    dial,
+    doctor,
+    files,
+    generate,
+    hypernet,
+    preprocess,
+    queue,
+    runs,
+    service,
+    tokens,
+    train,
+    words,
+)
 from tui.cli.output import DONE, FAILED, INTERRUPTED, report_error
 from tui.cli.session import Session
 
@@ -56,6 +70,7 @@ app.command("inspect", rich_help_panel=_PICTURES)(files.inspect)
 app.command("convert", rich_help_panel=_PICTURES)(files.convert)
 app.command("tokens", rich_help_panel=_PICTURES)(tokens.count_tokens)
 app.command("new", rich_help_panel=_PICTURES)(words.new_word)
+app.add_typer(hypernet.app, name="hypernet", rich_help_panel=_PICTURES)
 app.command("dial-stdio", rich_help_panel=_SERVICE)(dial.dial_stdio)
 app.command("doctor", rich_help_panel=_SERVICE)(doctor.doctor)
 app.add_typer(service.app, name="daemon", rich_help_panel=_SERVICE)

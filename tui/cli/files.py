@@ -1,4 +1,4 @@
-"""`inspect` and `convert`: what files of embeddings hold, and the same word in another program's format."""
+"""`inspect` and `convert`: what files of words and hypernetworks hold, and the same in another program's format."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 from engine.errors import VocableError
 from engine.text import escape
+from tui.cli.hypernet import show_numbers
 from tui.cli.output import FAILED, print_json, print_text, say
 from tui.cli.session import AsJson, ask, build_request, check_paths, session_of
 
 if TYPE_CHECKING:
+    from daemon.protocol.hypernetworks import HypernetworkReport
     from daemon.protocol.words import ConvertReply, FileReport, InspectReply, WordReport
 
 _AT_ONCE = 256
@@ -22,14 +24,17 @@ _AT_ONCE = 256
 def inspect(
     ctx: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of embeddings, in any format.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Files of embeddings or hypernetworks, in any format.", show_default=False
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="Base model to compare with; the loaded one, else the starter, when absent.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show what files of embeddings hold, and whether the model takes it. Ends with 1 when one cannot be read."""
+    """Show what files of words or hypernetworks hold, and if the model takes it. Ends with 1 when one is unreadable."""
     check_paths(session_of(ctx), *files)
     paths = [_absolute(path) for path in files]
     sendable = [path for path in paths if _is_text(path)]
@@ -53,7 +58,8 @@ def convert(
         typer.Argument(metavar="[SECOND]", help="The other half of an SDXL word that is kept in two files."),
     ] = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="safetensors, webui-pt, diffusers, onetrainer or png.")
+        str,
+        typer.Option("--to", metavar="FORMAT", help="safetensors or webui-pt; a word also diffusers, onetrainer, png."),
     ] = "safetensors",
     output: Annotated[
         Path | None,
@@ -74,7 +80,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a word in another format; every number is read back and compared before the file takes its name."""
+    """Write a word or hypernetwork in another format; all is read back and compared before the file takes its name."""
     from daemon.protocol.words import ConvertRequest
 
     check_paths(session_of(ctx), file, second, output or "", picture)
@@ -146,17 +152,18 @@ def _describe(report: FileReport, model: str) -> str:
     lines.append(f"  {report.flavour}, {report.size:,} bytes, hash {report.hash}")
     for word in report.words:
         lines += [f"  {line}" for line in _describe_word(word, model)]
+    if report.hypernetwork is not None:
+        lines += [f"  {line}" for line in _describe_hypernetwork(report.hypernetwork, model)]
     return "\n".join(lines)
 
 
 def _describe_word(word: WordReport, model: str) -> list[str]:
     widths = " + ".join(str(encoder.width) for encoder in word.encoders)
-    trained = f"{word.model or 'unknown'}{f' ({word.model_hash})' if word.model_hash else ''}"
     lines = [
         f"word      {word.name}",
         f"vectors   {word.vectors} of {widths} ({word.family})",
         f"step      {word.step}",
-        f"model     {trained}",
+        f"model     {_show_model(word.model, word.model_hash)}",
     ]
     lines += [
         f"norms     {encoder.key}: {' '.join(f'{norm:.3f}' for norm in encoder.norms)}" for encoder in word.encoders
@@ -169,6 +176,29 @@ def _describe_word(word: WordReport, model: str) -> list[str]:
     if word.warning:
         lines.append(f"warning   {word.warning}")
     return lines
+
+
+def _describe_hypernetwork(network: HypernetworkReport, model: str) -> list[str]:
+    lines = [
+        f"hypernetwork  {network.name}",
+        f"layers        {show_numbers(network.sizes)}, {network.activation}{', layer norm' * network.layer_norm}",
+        f"widths        {show_numbers(network.widths)} ({network.family}), {network.parameters:,} numbers",
+        f"step          {'unknown' if network.step is None else network.step}",
+        f"model         {_show_model(network.model, network.model_hash)}",
+        f"began as      {network.weight_init}",
+    ]
+    if any(network.dropout):
+        lines.append(f"dropout       {show_numbers(network.dropout)}")
+    if network.info:
+        lines.append(f"info          {network.info}")
+    lines.append(f"fits          {model}: {'yes' if network.fits else f'no. {network.reason}'}")
+    if network.warning:
+        lines.append(f"warning       {network.warning}")
+    return lines
+
+
+def _show_model(name: str, digest: str) -> str:
+    return f"{name or 'unknown'}{f' ({digest})' if digest else ''}"
 
 
 def _tell(reply: ConvertReply) -> None:

@@ -123,7 +123,8 @@ def report_end(run: RunView, command: Callable[..., str]) -> int:
     loss = f", mean loss {run.mean_loss:.4f}" if run.mean_loss is not None else ""
     say(f"{run.name} {run.state} after {run.step} of {run.steps} steps{took}{loss}.")
     if run.embedding:
-        say(f"  {command('generate', f'portrait of {run.name}')}")
+        prompt = f"portrait <hypernet:{run.name}>" if run.kind == "hypernetwork" else f"portrait of {run.name}"
+        say(f"  {command('generate', prompt)}")
     return DONE
 
 

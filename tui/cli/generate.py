@@ -1,4 +1,4 @@
-"""`generate`: pictures from a prompt, in which every word of the embeddings folder may stand, or like a picture."""
+"""`generate`: pictures from a prompt, which may name words and hypernetworks of the workspace, or like a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def generate(
     ctx: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="[PROMPT]", help="What the pictures should show.", show_default=False),
+        typer.Argument(
+            metavar="[PROMPT]",
+            help="What the pictures should show; may name words, and hypernetworks as <hypernet:NAME:0.7>.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -157,7 +157,7 @@ def _facts(run: RunDetail) -> list[tuple[str, str]]:
         ("ended", _local_time(run.ended_at)),
         ("restarts", str(run.restarts) if run.restarts else ""),
         ("folder", run.folder),
-        ("embedding", run.embedding),
+        (run.kind, run.embedding),
         *(("preview", path) for path in run.previews),
         *(("warning", f"{warning.title} {warning.hint}".strip()) for warning in run.warnings),
         ("error", error.title if error else ""),

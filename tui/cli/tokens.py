@@ -22,7 +22,7 @@ def count_tokens(
     steps: Annotated[int, typer.Option(help="Sampling steps, on which prompts that switch depend.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Count a prompt's tokens in chunks of 75, a word with its vectors, and name the words found in it."""
+    """Count a prompt's tokens in chunks of 75, a word with its vectors, and name the words and hypernetworks in it."""
     from daemon.protocol.words import TokensRequest
 
     request = build_request(TokensRequest, prompt=prompt, model=model, steps=steps)
@@ -40,4 +40,6 @@ def _describe(reply: TokensReply) -> str:
     if len(reply.chunks) > 1:
         lines += [f"chunk {number}  {taken} / 75" for number, taken in enumerate(reply.chunks, 1)]
     lines.append(f"words    {', '.join(reply.words) or 'none'}")
+    if reply.hypernetworks:
+        lines.append(f"hypernetworks  {', '.join(reply.hypernetworks)}")
     return "\n".join(lines)

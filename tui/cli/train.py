@@ -18,8 +18,14 @@ def train(
     recipe_file: Annotated[
         Path | None, typer.Argument(metavar="RECIPE.toml", help="A recipe; flags and --set go before what it says.")
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What is trained: embedding (a word) or hypernetwork.", show_default="embedding")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="The word; the folder's name when absent.", show_default=False)
+        str | None,
+        typer.Option(
+            "--name", "-n", help="The word, or the hypernetwork; the folder's name when absent.", show_default=False
+        ),
     ] = None,
     images: Annotated[
         str | None,
@@ -29,7 +35,7 @@ def train(
         str | None, typer.Option("--init", metavar="TEXT", help="Text that the word starts from, e.g. girl.")
     ] = None,
     vectors: Annotated[int | None, typer.Option(help="Vectors of the word.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of the vectors in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model: a name in models/, a path, or a hash.")] = None,
     template: Annotated[str | None, typer.Option(help="Prompt template: a name in templates/, or a path.")] = None,
     assignments: Annotated[
@@ -39,7 +45,7 @@ def train(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Queue the run and return at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a model a new word from a folder of pictures: queue a run and follow it.
+    """Teach a model a new word, or train a hypernetwork, from a folder of pictures: queue a run and follow it.
 
     Either a recipe file, or --images DIR with --name and any other flags. Ctrl-C leaves the run going on.
     """
@@ -52,6 +58,7 @@ def train(
     if name is None and images is not None and recipe_file is None:
         name = Path(images).expanduser().absolute().name
     flags = {
+        "kind": kind,
         "name": name,
         "model": model,
         "data.folder": images,

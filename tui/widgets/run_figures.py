@@ -94,7 +94,7 @@ def _sentence(title: str, hint: str) -> str:
 def _labelled(run: RunView) -> list[Content]:
     lines = []
     if run.embedding:
-        lines.append(("embedding", run.embedding))
+        lines.append((run.kind, run.embedding))
     if run.prompt:
         lines.append(("prompt", run.prompt))
     return [Content.assemble((f"{label} ", "dim"), escape(text)) for label, text in lines]

@@ -1,0 +1,114 @@
+"""Hypernetworks from the command line, before a real service with the starter model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.hypernetwork.read import read_hypernetwork
+from engine.hypernetwork.write import is_same
+from tests.daemon.networks import webui_file
+from tests.tui.cli.conftest import Vocable
+
+
+def listed(vocable: Vocable, name: str) -> dict[str, Any] | None:
+    found = vocable.json("hypernet", "list")
+    return next((network for network in found if network["name"] == name), None)
+
+
+def test_a_new_one_is_usable_at_once_and_listed(vocable: Vocable) -> None:
+    options = ("--sizes", "1,0.5,1", "--activation", "relu", "--init", "KaimingNormal", "--layer-norm")
+    out, _ = vocable("hypernet", "new", "pencil", *options, "--dropout", "0,0.3,0")
+    path = vocable.root / "hypernetworks" / "pencil.safetensors"
+    assert out == f"{path}\n"
+    made = read_hypernetwork(path.read_bytes(), "pencil")
+    assert (made.sizes, made.dropout, made.layer_norm) == ((1, 0.5, 1), (0, 0.3, 0), True)
+    network = listed(vocable, "pencil")
+    assert network is not None
+    assert (network["usable"], network["activation"], network["widths"]) == (True, "relu", [96, 128, 160])
+    out, _ = vocable("hypernet", "list")
+    assert out.splitlines()[0].split() == ["NAME", "LAYERS", "ACTIVATION", "WIDTHS", "STEP", "MODEL", "VERDICT"]
+    assert any(line.startswith("pencil") and "1, 0.5, 1" in line for line in out.splitlines())
+
+
+def test_a_name_is_taken_once_unless_replaced_and_what_goes_comes_back(vocable: Vocable) -> None:
+    vocable("hypernet", "new", "chalk")
+    assert "already" in vocable("hypernet", "new", "chalk", code=2)[1]
+    assert vocable.json("hypernet", "new", "chalk", "--seed", "7", "--overwrite")["name"] == "chalk"
+    path = vocable.root / "hypernetworks" / "chalk.safetensors"
+    replaced = path.read_bytes()
+    _, err = vocable("hypernet", "delete", "chalk")
+    assert "hypernet restore chalk" in err
+    assert not path.exists()
+    assert listed(vocable, "chalk") is None
+    assert vocable("hypernet", "restore", "chalk")[0] == f"{path}\n"
+    assert path.read_bytes() == replaced
+    network = listed(vocable, "chalk")
+    assert network is not None
+    assert network["usable"]
+    vocable("hypernet", "restore", "chalk", code=2)
+    vocable("hypernet", "delete", "nobody", code=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--sizes", "1,x,1"), "no list of numbers"),
+        (("--sizes", "1,2"), "does not begin and end with 1"),
+        (("--activation", "wobble"), "activation"),
+        (("--widths", "77"), "no attention 77 channels wide"),
+        (("--dropout", "0,0"), "has 2 numbers where"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_a_sentence(vocable: Vocable, options: tuple[str, ...], part: str) -> None:
+    _, err = vocable("hypernet", "new", "wrong", *options, code=2)
+    assert part in err
+    assert listed(vocable, "wrong") is None
+
+
+def test_a_file_of_webui_is_inspected_converted_and_back_bit_for_bit(vocable: Vocable, tmp_path: Path) -> None:
+    source = tmp_path / "oil.pt"
+    source.write_bytes(webui_file(0.125, dropout=(0.0, 0.3, 0.0)))
+    (report,) = vocable.json("inspect", str(source))["files"]
+    assert (report["flavour"], report["words"], report["hypernetwork"]["fits"]) == ("webui-pt", [], True)
+    out, _ = vocable("inspect", str(source))
+    assert "hypernetwork  oil" in out
+    assert "layers        1, 0.25, 1, relu" in out
+    assert "dropout       0, 0.3, 0" in out
+    ours = tmp_path / "oil.safetensors"
+    assert vocable("convert", str(source), "-o", str(ours))[0] == f"{ours}\n"
+    assert vocable.json("convert", str(ours), "--to", "webui-pt", "-o", str(tmp_path / "back.pt"))["kind"] == (
+        "hypernetwork"
+    )
+    first, last = (read_hypernetwork(path.read_bytes(), "x") for path in (source, tmp_path / "back.pt"))
+    assert is_same(first, last)
+    _, err = vocable("convert", str(source), "--to", "png", "-o", str(tmp_path / "oil.png"), code=1)
+    assert "cannot be written as png" in err
+
+
+def test_a_dropped_file_is_found_in_prompts_and_unknown_ones_are_told(vocable: Vocable) -> None:
+    folder = vocable.root / "hypernetworks"
+    (folder / "water colour.pt").write_bytes(webui_file())
+    deadline = time.monotonic() + 30
+    while listed(vocable, "water colour") is None and time.monotonic() < deadline:
+        pass
+    prompt = "a girl <hypernet:Water Colour:0.7> <hypernet:nobody>"
+    reply = vocable.json("tokens", prompt)
+    assert reply["hypernetworks"] == ["water colour"]
+    (note,) = reply["notes"]
+    assert "no hypernetwork 'nobody'" in note
+    assert reply["count"] == vocable.json("tokens", "a girl")["count"]
+
+
+def test_a_broken_file_is_listed_with_its_reason(vocable: Vocable) -> None:
+    (vocable.root / "hypernetworks" / "cut.pt").write_bytes(webui_file()[:-100])
+    deadline = time.monotonic() + 30
+    while listed(vocable, "cut") is None and time.monotonic() < deadline:
+        pass
+    network = listed(vocable, "cut")
+    assert network is not None
+    assert (network["usable"], network["verdict"]) == (False, "unreadable")
+    assert len(network["reason"]) > 20
