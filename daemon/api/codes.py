@@ -42,7 +42,6 @@ CODES: dict[str, tuple[int, str]] = {
     "hypernetwork.not_finite": (422, "The weights hold NaN or infinity."),
     "hypernetwork.shape": (422, "The tensors do not have the shapes that the hypernetwork's structure asks for."),
     "hypernetwork.unknown": (404, "There is no hypernetwork of this name."),
-    "hypernetwork.unreadable": (422, "The file of a hypernetwork is damaged."),
     "hypernetwork.unsupported": (422, "The file is no hypernetwork, or of a kind that is not read or written."),
     "hypernetwork.verify": (422, "The format would not give the hypernetwork back as it is."),
     "inspector.lost": (422, "The process that read the file crashed, took too long or made no sense."),

@@ -71,7 +71,7 @@ CONVERTING = (
     *("dataset.picture", "disk.full", "disk.verify", "disk.write", "embedding.absent", "embedding.halves"),
     *("embedding.name", "embedding.not_finite", "embedding.several", "embedding.shape"),
     *("embedding.unreadable", "embedding.unsupported", "embedding.verify", "file.exists", "picture.small"),
-    *("hypernetwork.not_finite", "hypernetwork.shape", "hypernetwork.unreadable", "hypernetwork.unsupported"),
+    *("hypernetwork.not_finite", "hypernetwork.shape", "hypernetwork.unsupported"),
     "hypernetwork.verify",
 )
 

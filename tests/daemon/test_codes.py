@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import sqlite3
+import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from daemon.schema import VERSION
 from engine.embedding.tensors import encode_tensors
 from engine.embedding.write import encode_safetensors
 from tests.daemon.conftest import PATIENCE_S, Running, open_http, recipe, serving
+from tests.daemon.networks import network_file, webui_file
 from tests.daemon.test_api import send_raw
 from tests.daemon.test_crashes import break_down
 from tests.daemon.test_wordfiles import STARTER, put, word
@@ -110,6 +113,9 @@ def without_extra(stage: Stage) -> dict[str, Any]:
     return {"options": {"captions": {"make": "tags"}}}
 
 
+SPOILT_NETWORK = webui_file(0.5).replace(struct.pack("<f", 0.5), struct.pack("<f", np.nan))
+ODD_NETWORK = network_file().replace(b"0.25", b"0.50")
+
 REQUESTS: dict[str, Request] = {
     "caption.extra": prepare(without_extra),
     "caption.missing": prepare(lambda stage: {"options": {"captions": {"make": "blip"}}}),
@@ -145,6 +151,12 @@ REQUESTS: dict[str, Request] = {
     "file.kind": convert(lambda stage: {"path": str(stage.folder)}),
     "file.size": convert(sparse),
     "file.unreadable": convert(lambda stage: {"path": "/" + "a" * 300}),
+    "hypernetwork.exists": lambda stage: ("POST", "/v1/hypernetworks", {"name": "taken", "model": "tiny"}),
+    "hypernetwork.name": lambda stage: ("POST", "/v1/hypernetworks", {"name": "a/b", "model": "tiny"}),
+    "hypernetwork.not_finite": convert(lambda stage: {"path": stage.file("nan.pt", SPOILT_NETWORK)}),
+    "hypernetwork.shape": convert(lambda stage: {"path": stage.file("odd.safetensors", ODD_NETWORK)}),
+    "hypernetwork.unknown": lambda stage: ("GET", "/v1/hypernetworks/none", None),
+    "hypernetwork.unsupported": convert(lambda stage: {"path": stage.file("ink.pt", webui_file()), "format": "png"}),
     "job.unknown": lambda stage: ("GET", "/v1/jobs/none", None),
     "model.unknown": lambda stage: ("POST", "/v1/generate", {**PICTURES, "model": "none"}),
     "model.unreadable": lambda stage: ("POST", "/v1/generate", {**PICTURES, "model": str(stage.folder)}),
@@ -198,6 +210,27 @@ async def lost_inspector(stage: Stage) -> Answer:
 async def no_inspector(stage: Stage) -> Answer:
     stage.patch.setattr("daemon.service.Inspector", partial(Inspector, command=("/bin/true",)))
     return await ask_to_convert(stage)
+
+
+async def unequal_network(stage: Stage) -> Answer:
+    stage.patch.setattr("daemon.service.Inspector", partial(Inspector, command=(sys.executable, "-c", UNEQUAL)))
+    path = stage.file("ink.pt", webui_file())
+    async with stage.service() as (_, http):
+        return await read(http.post("/v1/convert", json=stage.body(path=path)))
+
+
+UNEQUAL = """
+from daemon.inspector import main
+from engine.hypernetwork import convert
+convert.is_same = lambda read, written: False
+main.main()
+"""
+
+
+async def sdxl(stage: Stage) -> Answer:
+    stage.patch.setattr("daemon.service.find_model", lambda *_: replace(STARTER, family="sdxl"))
+    async with stage.service() as (_, http):
+        return await read(http.post("/v1/hypernetworks", json={"name": "ink", "model": "tiny"}))
 
 
 async def ask_to_convert(stage: Stage) -> Answer:
@@ -342,6 +375,8 @@ PROVOKE: dict[str, Callable[[Stage], Awaitable[Answer]]] = {
     "disk.verify": bad_disk,
     "embedding.too_long": too_long,
     "history.failed": failing_history,
+    "hypernetwork.model": sdxl,
+    "hypernetwork.verify": unequal_network,
     "inspector.lost": lost_inspector,
     "inspector.start": no_inspector,
     "internal": fault_of_ours,
@@ -385,6 +420,7 @@ def test_every_code_is_provoked_here() -> None:
 
 async def test_codes_that_one_request_provokes(stage: Stage) -> None:
     put(stage.workspace.embeddings / "taken.safetensors", word_file())
+    put(stage.workspace.hypernetworks / "taken.safetensors", network_file())
     async with stage.service() as (_, http):
         for code, request in REQUESTS.items():
             method, path, body = request(stage)

@@ -17,6 +17,7 @@ from daemon.protocol.runs import RunView
 from daemon.protocol.service import QueueView, StreamLine, WorkerView
 from engine.embedding.write import encode_safetensors
 from tests.daemon.conftest import PATIENCE_S, Running, StandIn, open_http, recipe
+from tests.daemon.networks import network_file
 from tests.daemon.test_wordfiles import put, told_picture, word
 
 TOPICS: dict[str, type[BaseModel]] = {
@@ -37,12 +38,17 @@ async def set_up(running: Running) -> tuple[str, str]:
     """A run that the worker has, of which all there is to tell was told, and one that waits."""
     put(running.workspace.embeddings / "fox.safetensors", encode_safetensors(word()))
     put(running.workspace.embeddings / "broken.pt", b"PK\3\4")
+    put(running.workspace.hypernetworks / "ink.safetensors", network_file())
+    put(running.workspace.hypernetworks / "broken.pt", b"PK\3\4")
     at_work, waiting = await running.train("first"), await running.train("second")
     worker = await running.crew.worker()
     told = await worker.told("train", run=at_work.id)
     put(Path(told["folder"]) / "log.txt", b"begun")
     await report(worker, at_work.id)
     await running.until(at_work.id, lambda view: view.preview_step and view.step == 3)
+    async with asyncio.timeout(PATIENCE_S):
+        while not any(network.usable for network in await running.client.hypernetworks()):
+            pass
     return at_work.id, waiting.id
 
 
