@@ -62,7 +62,7 @@ def is_hypernetwork(data: bytes) -> bool:
         if data[8:9] == b"{":
             tensors, metadata = decode_tensors(data)
             return metadata.get(KIND) == HYPERNETWORK or (bool(tensors) and all(map(_KEY.fullmatch, tensors)))
-        values = _decode_pickled(data)
+        values = decode_pickled(data)
     except VocableError:
         return False
     return isinstance(values, dict) and any(map(_is_module_entry, values.items()))
@@ -88,16 +88,16 @@ def read_hypernetwork(data: bytes, stem: str) -> HypernetworkFile:
     if not 1 <= len(data) <= MAX_BYTES:
         title = f"The file is {len(data)} bytes long; a hypernetwork has 1 to {MAX_BYTES}."
         raise VocableError("hypernetwork.unreadable", title, "Copy the file again, or choose another.")
-    with _as_hypernetwork():
+    with worded():
         if data[8:9] == b"{":
             network, modules = _from_safetensors(data, name)
         else:
-            network, modules = _from_pickled(_decode_pickled(data), name)
+            network, modules = _from_pickled(decode_pickled(data), name)
         return _fill(network, modules, len(data))
 
 
 @contextmanager
-def _as_hypernetwork() -> Iterator[None]:
+def worded() -> Iterator[None]:
     """The containers' readers speak of embeddings; what is wrong is the same, its code and its noun are ours."""
     try:
         yield
@@ -112,7 +112,8 @@ def _reworded(sentence: str) -> str:
     return sentence
 
 
-def _decode_pickled(data: bytes) -> Any:
+def decode_pickled(data: bytes) -> Any:
+    """The object of a file of torch's, in either serialisation. Raises VocableError in the containers' words."""
     if data.startswith(archive.SIGNATURE):
         return decode_archive(data, limits=LIMITS)
     if data.startswith(_LEGACY):
