@@ -70,12 +70,14 @@ class Preparation:
         self._process: WorkerProcess | None = None
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
         """End the process, and with it every job; what it wrote stays, and the next job goes on from there."""
+        self._is_stopping = True
         if self._process is not None:
             self._process.kill()
         if self._task:
@@ -110,7 +112,7 @@ class Preparation:
             await clear_away(self._folder / FOOTPRINT, kill_s=KILL_TIMEOUT_S, on_stuck=_note_stuck)
         except OSError as error:
             _log.error("whether an earlier process still prepares pictures is not known: %s", error.strerror)
-        while True:
+        while not self._is_stopping:  # a cancel is lost on a wait that ends in the same moment
             self._news.clear()
             job = next(self._jobs.open_apart(), None)
             if job is None:
