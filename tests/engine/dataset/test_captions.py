@@ -27,7 +27,13 @@ def test_without_a_text_file_the_name_is_the_caption(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(b"\xff\xfeh\x00i\x00", "UTF-8"), (b"x" * (MAX_CAPTION_BYTES + 1), "KiB")]
+    ("data", "reason"),
+    [
+        (b"\xff\xfeh\x00i\x00", "UTF-8"),
+        (bytes(range(256)), "UTF-8"),
+        (b"x" * (MAX_CAPTION_BYTES + 1), "KiB"),
+        (b"x" * 10_000_000, "KiB"),
+    ],
 )
 def test_a_caption_that_is_no_short_utf8_text_is_refused_by_name(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "1.txt").write_bytes(data)
