@@ -36,6 +36,7 @@ from daemon.worker.wire import Message
 from engine.embedding.shelf import Word
 from engine.errors import VocableError
 from engine.events import Event, PhaseChanged, Progress, event_to_dict
+from engine.hypernetwork.shelf import StoredNetwork
 from engine.models.catalog import ModelEntry
 from engine.models.placement import choose_device, choose_dtype
 from engine.preflight import check_recipe
@@ -178,7 +179,11 @@ class Desk:
         def words() -> list[Word]:
             return self._words.of_width(resolved.model.width)
 
-        with ended(train(model, job, control=control, words=words, clock=time.time)) as events:
+        def networks() -> list[StoredNetwork]:
+            return self._hypernetworks.of_model(model)
+
+        running = train(model, job, control=control, words=words, networks=networks, clock=time.time)
+        with ended(running) as events:
             for event in events:
                 self._mark(event, control)
                 if event is not None:

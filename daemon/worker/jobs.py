@@ -78,7 +78,10 @@ def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
     paths = output_paths(Path(request.output), len(asked.pictures))
     written = 0
     warnings: list[str] = []
-    with _borrow(bench, entry) as model, ended(generate(model, asked, bench.words.of_width(entry.width))) as items:
+    with (
+        _borrow(bench, entry) as model,
+        ended(generate(model, asked, bench.words.of_width(entry.width), bench.hypernetworks.of_model(model))) as items,
+    ):
         for item in items:
             if isinstance(item, SamplingStep):
                 yield item.done, item.total
@@ -102,6 +105,7 @@ def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:
             lines=lines,
             phrases=request.phrases,
             words=bench.words.of_width(entry.width),
+            networks=bench.hypernetworks.of_model(model),
             width=request.width or entry.size,
             height=request.height or entry.size,
             seed=request.seed,

@@ -22,6 +22,7 @@ from engine.embedding.write import save_embedding
 from engine.hypernetwork.read import read_hypernetwork
 from engine.models.catalog import STARTER_FOLDER
 from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
+from tests.daemon.networks import network_file
 from tests.daemon.words import embedding, word_file
 from tests.daemon.worker.conftest import Watched
 
@@ -190,6 +191,30 @@ async def test_a_hypernetwork_is_made_as_it_was_asked_for(worker: Worker, tmp_pa
     assert (made.model, made.step) == ("starter", 0)
     refused = await worker.do("create_hypernetwork", {"name": "ink", "widths": [77]}, destination=str(destination))
     assert refused["code"] == "hypernetwork.widths"
+
+
+async def test_a_hypernetwork_works_while_a_tag_names_it(worker: Worker, tmp_path: Path) -> None:
+    ink = tmp_path / "ink.safetensors"
+    ink.write_bytes(network_file(0.05))
+    digest = hashlib.sha256(ink.read_bytes()).hexdigest()
+    told = {"name": "ink", "path": str(ink), "canonical": digest, "hash": "0" * 64, "widths": [96, 128, 160]}
+    told |= {"model": "starter", "model_hash": ""}
+    lost = told | {"name": "lost", "canonical": "0" * 64}
+    foreign = told | {"name": "foreign", "widths": [320]}
+    worker.worker.send({"do": "words", "words": [], "hypernetworks": [told, lost, foreign]})
+    pictures = {}
+    for strength in ("", "<hypernet:ink:0>", "<hypernet:Ink:0.5>", "<hypernet:ink>"):
+        path = tmp_path / f"{strength.strip('<>').replace(':', ' ')}.png"
+        answer = await worker.do("generate", picture_request(path, f"a girl {strength}".strip()))
+        assert answer["warnings"] == []
+        pictures[strength] = pixels(str(path))
+    assert pictures["<hypernet:ink:0>"] == pictures[""]
+    assert len(set(pictures.values())) == 3
+    answer = await worker.do("generate", picture_request(tmp_path / "a.png", "a girl <hypernet:foreign>"))
+    assert "no hypernetwork 'foreign'" in answer["warnings"][0]
+    answer = await worker.do("generate", picture_request(tmp_path / "a.png", "a girl <hypernet:lost>"))
+    assert answer["code"] == "hypernetwork.lost"
+    worker.worker.send({"do": "words", "words": []})
 
 
 async def test_of_all_words_only_those_of_the_prompt_are_read_and_never_other_bytes_than_told(
