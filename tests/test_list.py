@@ -59,5 +59,7 @@ def test_every_item_has_a_row() -> None:
 
 
 def test_a_name_that_stands_for_no_test_is_noticed() -> None:
-    row = "| 1 | x | `test_list::test_every_item_has_a_row`, `::test_none`, `tests/test_list.py::test_neither`, `test_gone` |"
+    row = (
+        "| 1 | `test_list::test_every_item_has_a_row`, `::test_none`, `tests/test_list.py::test_neither`, `test_gone` |"
+    )
     assert missing_in(row) == ["::test_none", "tests/test_list.py::test_neither", "test_gone"]
