@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from engine.hypernetwork.read import read_hypernetwork
 from engine.hypernetwork.write import is_same
 from tests.daemon.networks import webui_file
-from tests.tui.cli.conftest import Vocable
+from tests.tui.cli.conftest import PICTURES, Vocable
 
 
 def listed(vocable: Vocable, name: str) -> dict[str, Any] | None:
@@ -112,3 +113,39 @@ def test_a_broken_file_is_listed_with_its_reason(vocable: Vocable) -> None:
     assert network is not None
     assert (network["usable"], network["verdict"]) == (False, "unreadable")
     assert len(network["reason"]) > 20
+
+
+def test_a_run_trains_one_into_its_folder_and_prompts_use_it(vocable: Vocable, tmp_path: Path) -> None:
+    vocable("new", "felt", "--init", "girl")
+    settings = ("--set", "train.batch_size=1", "--set", "save.images_every=2", "--set", "preview.steps=1")
+    settings += ("--set", "save.every=2", "--set", "train.learn_rate=1e-3", "--set", "start.sizes=[1, 0.5, 1]")
+    out, err = vocable(
+        "train", "--kind", "hypernetwork", "--name", "felt", "--images", PICTURES, "--steps", "3", *settings
+    )
+    path = vocable.root / "hypernetworks" / "felt.safetensors"
+    assert out == f"{path}\n"
+    assert "<hypernet:felt>" in err
+    assert read_hypernetwork(path.read_bytes(), "felt").step == 3
+    network = listed(vocable, "felt")
+    assert network is not None
+    assert (network["usable"], network["step"], network["model"]) == (True, 3, "starter")
+    assert (vocable.root / "embeddings" / "felt.safetensors").is_file()
+    run = vocable.json("show", "felt")
+    assert (run["kind"], run["state"], run["embedding"]) == ("hypernetwork", "finished", str(path))
+    assert (Path(run["folder"]) / "hypernetworks" / "felt-2.safetensors").is_file()
+    assert f"hypernetwork  {path}" in vocable("show", "felt")[0]
+
+    pictures = {}
+    for prompt in (
+        "portrait of a girl",
+        "portrait of a girl <hypernet:felt:0>",
+        "portrait of a girl <hypernet:felt:9>",
+    ):
+        output = tmp_path / f"{len(pictures)}.png"
+        reply = vocable.json("generate", prompt, "--steps", "1", "--seed", "1", "-o", str(output))
+        assert reply["warnings"] == []
+        with Image.open(output) as image:
+            pictures[prompt] = image.tobytes()
+    bare, nothing, much = pictures.values()
+    assert bare == nothing != much
+    assert "no hypernetwork" in vocable("generate", "a <hypernet:nobody>", "--steps", "1", "-o", str(tmp_path))[1]
