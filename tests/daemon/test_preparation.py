@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from daemon import preparation
 from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.preprocess import PreprocessJob, PreprocessResult
+from daemon.settings import Settings
 from daemon.worker.footprint import NAME as FOOTPRINT
 from engine.errors import VocableError
 from engine.models.starter.portraits import write_pictures
 from tests.daemon.conftest import PATIENCE_S, Crew, Running, StandIn, serving
+from tests.engine.preprocess.tiny_blip import SENTENCES, make_blip, picture
 
 SMALL = {"width": 64, "height": 64}
 
@@ -63,8 +66,8 @@ async def test_a_folder_is_prepared_and_what_went_wrong_is_named(running: Runnin
     ]
     assert result.record == str(ready / "preprocess.json")
     assert (ready / "00000-0-0000.txt").read_text().strip() == (raw / "0000.txt").read_text().strip()
-    with Image.open(ready / "00000-0-0000.png") as picture:
-        assert picture.size == (64, 64)
+    with Image.open(ready / "00000-0-0000.png") as made:
+        assert made.size == (64, 64)
 
 
 async def test_a_second_run_over_unchanged_sources_does_nothing(running: Running, raw: Path) -> None:
@@ -92,6 +95,20 @@ async def test_pictures_without_a_label_are_counted(running: Running, raw: Path)
     Image.effect_noise((64, 64), 90).convert("RGB").save(raw / "noise.png")
     result = await prepare(running, asked(captions={"make": "starter"}))
     assert result.uncaptioned == 1
+
+
+async def test_blip_captions_from_the_folder_that_the_settings_name(workspace: Workspace, raw: Path) -> None:
+    make_blip(workspace.root / "captioner")
+    picture("blue").save(raw / "blue.png")
+    settings = Settings.model_validate({"preprocess": {"blip": "captioner", "processes": 1}})
+    captions = {"make": "blip", "existing": "prepend", "blip": {"min_tokens": 0}}
+    async with serving(workspace, settings=settings) as running:
+        result = await prepare(running, asked(captions=captions))
+    ready = workspace.datasets / "ready"
+    existing = (raw / "0000.txt").read_text().strip()
+    assert result.device == "cpu" or torch.cuda.is_available()
+    assert (ready / "00003-0-blue.txt").read_text().strip() == SENTENCES["blue"]
+    assert (ready / "00000-0-0000.txt").read_text().startswith(f"{existing} a ")
 
 
 async def test_a_run_trains_on_meanwhile(running: Running, raw: Path) -> None:

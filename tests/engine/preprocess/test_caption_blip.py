@@ -7,74 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil
 
 from engine.errors import VocableError
 from engine.preprocess.caption_blip import open_blip
 from engine.preprocess.caption_files import check_blip
 from engine.preprocess.request import Blip
-
-SENTENCES = {"red": "a red picture of nothing", "blue": "a man in blue suits"}
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "[DEC]",
-    "a",
-    "picture",
-    "of",
-    "red",
-    "nothing",
-    "blue",
-    "man",
-    "in",
-    "suit",
-    "##s",
-]
-BEGIN, END = WORDS.index("[DEC]"), WORDS.index("[SEP]")
-
-_SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+from tests.engine.preprocess.tiny_blip import SENTENCES, WORDS, make_blip, picture
 
 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blip")
-    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)})
-    processor = BlipImageProcessorPil(size={"height": 16, "width": 16})
-    text = {"vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 32, "bos_token_id": BEGIN}
-    ends = {"sep_token_id": END, "eos_token_id": END, "pad_token_id": 0, "label_smoothing": 0.0}
-    config = BlipConfig(
-        text_config={**_SIZE, **text, **ends}, vision_config={**_SIZE, "image_size": 16, "patch_size": 8}
-    )
-    torch.manual_seed(0)
-    model = BlipForConditionalGeneration(config)
-    teach(model, tokenizer, processor)
-    for part in (model, tokenizer, processor):
-        part.save_pretrained(folder)
+    make_blip(folder)
     return folder
-
-
-def teach(model: BlipForConditionalGeneration, tokenizer: BertTokenizerFast, processor: BlipImageProcessorPil) -> None:
-    tokens = tokenizer(list(SENTENCES.values()), padding=True, return_tensors="pt").input_ids
-    tokens[:, 0] = BEGIN
-    pixels = processor(images=[picture(colour) for colour in SENTENCES], return_tensors="pt")["pixel_values"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    model.train()
-    for _ in range(120):
-        labels = tokens.masked_fill(tokens == 0, -100)
-        loss = model(pixel_values=pixels, input_ids=tokens, labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def picture(colour: str) -> Image.Image:
-    return Image.new("RGB", (50, 30), colour)
 
 
 @pytest.fixture
