@@ -16,6 +16,7 @@ from daemon.keeper import CRASH_WINDOW_S, CRASHES, Keeper, Message
 from daemon.ledger import Ledger
 from daemon.protocol.runs import ErrorInfo
 from daemon.room import Room
+from daemon.runfiles import list_previews
 from daemon.runs import Run, add_warning, apply_event, describe_error, leave_device, read_error
 from daemon.trash import move_away
 from daemon.turns import Turns
@@ -200,6 +201,7 @@ class Reports:
                 await self._take_end(run, event)
             case Prepared():
                 await self._ledger.try_to(self._ledger.history.forget_losses(run.id, after_step=event.step))
+                await self._find_previews(run, event.step)
                 await self._ledger.keep(run)
             case PreviewSaved():
                 write = self._ledger.history.add_preview(run.id, step=event.step, path=event.path)
@@ -212,6 +214,14 @@ class Reports:
                 await self._ledger.keep(run)
             case _:
                 self._ledger.note(run)
+
+    async def _find_previews(self, run: Run, step: int) -> None:
+        """Note previews up to `step` that were written, but not told of before the service was killed."""
+        view = run.view
+        for made_at, path in await asyncio.to_thread(list_previews, Path(view.folder), view.name):
+            if view.preview_step <= made_at <= step:
+                await self._ledger.try_to(self._ledger.history.add_preview(run.id, step=made_at, path=path))
+                view.preview, view.preview_step = path, made_at
 
     async def _take_end(self, run: Run, event: Ended) -> None:
         run.view.step = event.step

@@ -254,4 +254,4 @@ def _apply_progress(run: Run, event: Progress) -> None:
     speed = event.steps_per_second
     view.steps_per_second = speed
     view.seconds_left = (event.steps - event.step) / speed if speed > 0 else None
-    view.prompt = escape(event.prompt, MAX_PROMPT)
+    view.prompt = escape(event.prompt, MAX_PROMPT) or view.prompt

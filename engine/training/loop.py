@@ -34,7 +34,7 @@ from engine.training.prepare import (
 from engine.training.preview import make_previews
 from engine.training.product import save_product, values_of
 from engine.training.progress import Reporter
-from engine.training.state import RunState, create_state, export_product, resume, roll_back, save_state
+from engine.training.state import RunState, create_state, export_product, resume, retell, roll_back, save_state
 from engine.training.step import train_step
 
 Words = Callable[[], Sequence[Word]]
@@ -142,6 +142,8 @@ def _train(
         count = len(pictures.epochs.stretch_at(state.step).samples)
         write_settings(job, pictures=count, initial_step=state.step, clock=clock)
         yield Prepared(count, material.skipped, state.step, state.schedule.last_step)
+        if kept is not None:
+            yield from retell(state, kept)
         if not state.step:
             yield save_state(state)
         batches = BatchMaker(model, recipe.name, lexicon, pictures.epochs, job.resolved.lines)

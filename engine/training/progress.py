@@ -75,4 +75,6 @@ class Reporter:
             if self._state.tally.diverging:
                 break
         self._table.add(arrived)
-        self._held += map(step_event, arrived)
+        steps = [step_event(reading) for reading in arrived]
+        self._held += steps
+        self._state.unsaved += steps

@@ -14,7 +14,7 @@ from typing import Any
 from engine.embedding.create import create_embedding
 from engine.embedding.metadata import describe
 from engine.errors import VocableError
-from engine.events import CheckpointSaved, Event, Warned
+from engine.events import CheckpointSaved, Event, Progress, Step, Warned
 from engine.hypernetwork.create import create_hypernetwork
 from engine.hypernetwork.network_file import HypernetworkFile
 from engine.models.load import Model
@@ -26,6 +26,9 @@ from engine.training.network import predict_with_network
 from engine.training.product import Product, values_of, with_values
 from engine.training.report import MAX_ROLL_BACKS, Tally
 from engine.training.step import Learner, create_learner, export_tensors, import_tensors, predict_with_word
+
+MAX_RETOLD = 10_000
+"""Losses that a checkpoint holds at most."""
 
 
 @dataclass
@@ -42,6 +45,8 @@ class RunState:
     """As of the losses read so far; at a checkpoint these are all."""
     saved_step: int | None = None
     """Step of the newest checkpoint."""
+    unsaved: list[Step] = field(default_factory=list)
+    """Losses since then."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the numbers depend on, from `describe_run`; empty until the pictures are encoded."""
     describe_pictures: Callable[[int], dict[str, Any]] = lambda step: {}
@@ -110,12 +115,21 @@ def resume(state: RunState) -> tuple[Checkpoint | None, list[Event]]:
 def save_state(state: RunState) -> Event:
     """Write a checkpoint of now, when every loss has been read."""
     run = {**state.facts, **state.describe_pictures(state.step)}
-    facts = {"step": state.step, "tally": asdict(state.tally), "run": run}
+    losses = [asdict(step) for step in state.unsaved[-MAX_RETOLD:]]
+    facts = {"step": state.step, "tally": asdict(state.tally), "run": run, "losses": losses}
     every = state.job.recipe.save.checkpoint_every
     tensors, good = export_tensors(state.learner), state.tally.good_step
     path = save_checkpoint(state.checkpoints, state.step, tensors, facts, every=every, good=good)
-    state.saved_step = state.step
+    state.saved_step, state.unsaved = state.step, []
     return CheckpointSaved(state.step, str(path))
+
+
+def retell(state: RunState, kept: Checkpoint) -> Iterator[Event]:
+    """Tell of the last losses before a checkpoint again: whoever keeps them may have been killed before it did."""
+    losses = tuple(Step(**values) for values in kept.facts.get("losses", ()))
+    if losses and state.tally.counted:
+        steps, rate = state.schedule.last_step, losses[-1].learn_rate
+        yield Progress(kept.step, steps, losses, state.tally.mean_loss, rate, steps_per_second=0.0, prompt="")
 
 
 def roll_back(state: RunState) -> Iterator[Event]:
@@ -161,4 +175,5 @@ def export_product(state: RunState) -> Product:
 def _restore(state: RunState, kept: Checkpoint) -> None:
     import_tensors(state.learner, kept.tensors)
     state.step = state.saved_step = kept.step
+    state.unsaved = []
     state.tally = Tally(**kept.facts["tally"])

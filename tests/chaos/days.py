@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.chaos.house import House
 from tests.chaos.killer import Kill, Killer
-from tests.chaos.script import RECIPES, User, Yield, recipe, vectors_in
+from tests.chaos.recipes import RECIPES, Yield, recipe, vectors_in
+from tests.chaos.script import User
 from tests.chaos.watcher import Watcher
 
 KEPT = [kind for kind in RECIPES if kind != "short"]
@@ -26,7 +28,9 @@ async def train_undisturbed(house: House) -> dict[str, Yield]:
     runs = {kind: (await house.client.create_run(recipe(kind, kind))).id for kind in KEPT}
 
     def are_done() -> bool:
-        return all(run in watcher.runs and watcher.runs[run].state == "finished" for run in runs.values())
+        views = [watcher.runs[run] for run in runs.values() if run in watcher.runs]
+        assert not [view.error for view in views if view.state == "failed"]
+        return [view.state for view in views] == ["finished"] * len(runs)
 
     await watcher.until(are_done)
     following.cancel()
@@ -61,6 +65,8 @@ async def spend_days(
     say(f"{user.cut_short} previews were cut short")
     say(f"{len(kills)} kills in {day} days: {dict(sorted(killer.moments.items()))}")
     assert watcher.faults == []
+    names = Counter(view.name for view in watcher.runs.values())
+    assert [name for name, count in names.items() if count > 1] == [], "a run was queued twice"
     house.check_log()
     user.check_words()
     check_order(house)

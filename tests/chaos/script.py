@@ -11,20 +11,18 @@ import os
 import random
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tomlkit
 from PIL import Image
 
-from daemon.client import Client
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
-from daemon.protocol.runs import LossPoint, MoveRun, RunDetail, RunView
-from engine.embedding.read import read_embedding
+from daemon.protocol.runs import MoveRun, RunView
+from daemon.protocol.words import ConvertRequest
 from engine.errors import VocableError
 from engine.models.starter.sample import HELD_OUT_DIR, TRAIN_DIR
 from tests.chaos.house import House
+from tests.chaos.recipes import Yield, find_differences, recipe, vectors_in
 from tests.chaos.watcher import LOST, Watcher
 
 Reply = TypeVar("Reply")
@@ -35,77 +33,6 @@ JOB_LOST = ("worker.lost", "worker.crash_loop", "service.stopping")
 """A job that failed with one of these is asked for again."""
 HARMLESS = {"worker.lost", "queue.paused"}
 """Warnings that a run may bear; another one would say that it is not what it would have been."""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "measured": {
-        "train": {"steps": 60, "batch_size": 2, "seed": 7},
-        "save": {"checkpoint_every": 5, "every": 15, "images_every": 20},
-        "preview": {"steps": 4, "prompt": "portrait of [name]"},
-    },
-    "rested": {
-        "train": {"steps": 24, "batch_size": 1, "seed": 8},
-        "save": {"checkpoint_every": 4, "every": 8, "images_every": 0},
-    },
-    "dropped": {
-        "train": {"steps": 16, "batch_size": 2, "seed": 9},
-        "save": {"checkpoint_every": 5, "every": 0, "images_every": 16},
-        "preview": {"steps": 2},
-    },
-    "short": {
-        "train": {"steps": 500, "batch_size": 1, "seed": 10},
-        "save": {"checkpoint_every": 5, "every": 0, "images_every": 0},
-    },
-}
-
-
-def recipe(kind: str, name: str) -> dict[str, Any]:
-    start = {"init_text": "girl", "vectors": 2}
-    return {"name": name, "start": start, "data": {"folder": str(TRAIN_DIR)}, **RECIPES[kind]}
-
-
-@dataclass(frozen=True)
-class Yield:
-    """What a finished run leaves: the same whatever happened on the way."""
-
-    vectors: bytes
-    table: str
-    losses: tuple[LossPoint, ...]
-    copies: dict[str, bytes]
-    pictures: dict[str, bytes]
-    """Pixels of the previews."""
-    carriers: frozenset[str]
-
-    @classmethod
-    async def of(cls, client: Client, run: str) -> Yield:
-        view, series = await client.run(run), await client.losses(run, points=1000)
-        return await asyncio.to_thread(cls._read, view, tuple(series.points))
-
-    @classmethod
-    def _read(cls, view: RunDetail, losses: tuple[LossPoint, ...]) -> Yield:
-        def files(name: str) -> dict[str, Path]:
-            return {path.name.removeprefix(view.name): path for path in Path(view.folder, name).glob("*")}
-
-        assert sorted(view.previews) == sorted(map(str, files("images").values()))
-        return cls(
-            vectors_in(view.embedding),
-            Path(view.folder, "textual_inversion_loss.csv").read_text(),
-            losses,
-            {name: vectors_in(str(path)) for name, path in files("embeddings").items()},
-            {name: Image.open(path).tobytes() for name, path in files("images").items()},
-            frozenset(files("image_embeddings")),
-        )
-
-
-def vectors_in(path: str) -> bytes:
-    """The vectors of a whole file, bit for bit. Raises VocableError for any other."""
-    file = Path(path)
-    return read_embedding(file.read_bytes(), file.stem).vectors.tobytes()
-
-
-def find_differences(left: Yield, twin: Yield) -> list[str]:
-    """In what a run differs from its twin. A preview that was cut short by a kill is missing, and nothing else."""
-    whole = replace(left, pictures={**twin.pictures, **left.pictures}, carriers=left.carriers | twin.carriers)
-    return [field.name for field in fields(Yield) if getattr(whole, field.name) != getattr(twin, field.name)]
 
 
 class User:
@@ -133,7 +60,7 @@ class User:
     async def spend_day(self, day: int, *, whole: bool = True) -> None:
         """Ask for everything and wait until it is done; a day that is not `whole` has less in it."""
         deeds = [self._measure, self._drop_recipe, self._picture, self._drop_word]
-        more = [self._rest, self._stop, self._make_words, self._evaluate_and_cancel]
+        more = [self._rest, self._stop, self._make_words, self._evaluate_and_cancel, self._bring_dataset, self._convert]
         async with asyncio.TaskGroup() as group:
             for deed in (*deeds, *(more if whole else ())):
                 group.create_task(deed(day))
@@ -206,9 +133,16 @@ class User:
         name = f"dropped{day}"
         path = self._house.workspace.inbox / f"{name}.toml"
         path.write_text(tomlkit.dumps(recipe("dropped", name)))
-        await self._watcher.until(lambda: [view for view in self._watcher.runs.values() if view.name == name])
-        [run] = [view.id for view in self._watcher.runs.values() if view.name == name]
-        await self._finish(run, "dropped")
+        await self._finish(await self._find_run(name), "dropped")
+
+    async def _bring_dataset(self, day: int) -> None:
+        """Put a dataset with its recipe into the folder of datasets."""
+        folder = self._house.workspace.datasets / f"brought{day}"
+        await asyncio.to_thread(shutil.copytree, TRAIN_DIR, folder)
+        values = recipe("dropped", folder.name)
+        del values["data"]
+        (folder / "vocable.toml").write_text(tomlkit.dumps(values))
+        await self._finish(await self._find_run(folder.name), "dropped")
 
     async def _picture(self, day: int) -> None:
         """Have pictures made while runs train, also of a word that was taught the day before."""
@@ -228,6 +162,13 @@ class User:
         await self._until_words(lambda names: path.stem in names)
         path.unlink()
         await self._until_words(lambda names: path.stem not in names)
+
+    async def _convert(self, day: int) -> None:
+        """Write a word for another program, over the file of the day before."""
+        output = self._house.workspace.root / "converted.pt"
+        request = ConvertRequest(path=str(self._house.gift), format="webui-pt", output=str(output), overwrite=True)
+        await self.insist(lambda: self._house.client.convert(request))
+        assert vectors_in(str(output)) == vectors_in(str(self._house.gift))
 
     async def _make_words(self, day: int) -> None:
         """Make the same word anew each day, so that the old one goes to the trash."""
@@ -258,6 +199,15 @@ class User:
         view = await self.insist(lambda: self._house.client.create_run(values, key=f"key of {name}"))
         self._watcher.runs.setdefault(view.id, view)
         return view
+
+    async def _find_run(self, name: str) -> str:
+        """The run of this name, once there is one."""
+
+        def find() -> str | None:
+            return next((view.id for view in self._watcher.runs.values() if view.name == name), None)
+
+        found: str = await self._watcher.until(find)
+        return found
 
     async def _finish(self, run: str, kind: str) -> None:
         """Wait for the run's end, which must be that of its undisturbed twin."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -325,3 +326,19 @@ async def test_work_is_refused_while_the_service_stops(workspace: Workspace) -> 
         view = await waiting
         assert view.error is not None
         assert (view.state, view.error.code) == ("failed", "service.stopping")
+
+
+async def test_previews_that_nobody_told_of_before_the_service_was_killed_are_noted(running: Running) -> None:
+    run = await running.train()
+    worker = await running.crew.worker()
+    await worker.told("train", run=run.id)
+    images = Path(run.folder, "images")
+    images.mkdir()
+    names = ["word-20.png", "word-40-2.png", "word-40.png", "word-60.png", "other-40.png"]
+    for name in names:
+        (images / name).write_bytes(b"a picture")
+    worker.tell(run.id, event="preview", step=20, path=str(images / "word-20.png"), prompt="", seed=0)
+    worker.tell(run.id, event="prepared", pictures=1, skipped=[], step=40, steps=100)
+    view = await running.until(run.id, lambda view: view.preview_step == 40)
+    made = [str(images / name) for name in ("word-20.png", "word-40.png", "word-40-2.png")]
+    assert (view.preview, (await running.client.run(run.id)).previews) == (made[-1], made)

@@ -18,7 +18,7 @@ from engine.training.checkpoint import load_newest
 from tests.chaos.days import spend_days, train_undisturbed
 from tests.chaos.house import House
 from tests.chaos.killer import Kill
-from tests.chaos.script import Yield, find_differences, recipe
+from tests.chaos.recipes import Yield, find_differences, recipe
 from tests.chaos.watcher import Watcher
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
