@@ -93,7 +93,7 @@ class Queue:
             workspace, ledger, self._turns, lock=self._lock, work_on=self._wake, try_again=self._try_again, clock=clock
         )
         self.removal = Removal(workspace, ledger, lock=self._lock, check_open=self.commands.check_open)
-        self._room = Room(ledger, self._turns, workspace.embeddings, self._wake_runs)
+        self._room = Room(ledger, self._turns, workspace.results, self._wake_runs)
         self.reports = Reports(
             ledger,
             self._turns,

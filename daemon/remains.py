@@ -40,7 +40,8 @@ def _is_complete(run: Run) -> bool:
 
 
 def _folders(workspace: Workspace, runs: Iterable[Path]) -> Iterator[Path]:
-    yield from (workspace.root, workspace.embeddings, workspace.inbox / "refused", workspace.trash)
+    yield from (workspace.root, workspace.embeddings, workspace.hypernetworks)
+    yield from (workspace.inbox / "refused", workspace.trash)
     for root in (workspace.state, workspace.cache, *runs):
         yield from (Path(folder) for folder, _, _ in os.walk(root))
 

@@ -31,16 +31,20 @@ class Room:
     """Puts runs to rest and wakes them.
 
     Args:
-        embeddings: the other folder that runs write to.
+        results: the other folder that runs of a kind write to.
         wake: called, on the event loop, with the runs that go on, in the order of the queue.
     """
 
     def __init__(
-        self, ledger: Ledger, turns: Turns, embeddings: Path, wake: Callable[[list[Run]], Awaitable[None]]
+        self,
+        ledger: Ledger,
+        turns: Turns,
+        results: Callable[[str], Path],
+        wake: Callable[[list[Run]], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
         self._turns = turns
-        self._embeddings = embeddings
+        self._results = results
         self._wake = wake
         self._waits: dict[str, tuple[int, float, float]] = {}
         """By run: the step at which it met the full disk, how long it waits, and until when on the loop's clock."""
@@ -74,7 +78,7 @@ class Room:
         due = [run for run in self._resting() if now >= self._waits.get(run.id, (0, 0.0, 0.0))[2]]
         woken = []
         for run in due:
-            folders = (Path(run.view.folder), self._embeddings)
+            folders = (Path(run.view.folder), self._results(run.view.kind))
             if all([await asyncio.to_thread(has_room, folder, ROOM) for folder in folders]):
                 woken.append(run)
         if woken:
