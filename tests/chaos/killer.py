@@ -38,7 +38,7 @@ LATER_S = {"start": 0.8, "ready": 1.5, "spawned": 3.0, "progress": 0.3, "request
 """A kill comes up to so long after what it waits for."""
 SOON_S = 0.05
 """The same for all others."""
-WAIT_S = 3.0
+WAIT_S = 2.0
 """What does not come within this, or for DEEP within this from a worker that is ready, is not waited for."""
 READY_S = 15.0
 """The same for a worker that is ready."""

@@ -333,12 +333,15 @@ async def test_previews_that_nobody_told_of_before_the_service_was_killed_are_no
     worker = await running.crew.worker()
     await worker.told("train", run=run.id)
     images = Path(run.folder, "images")
-    images.mkdir()
-    names = ["word-20.png", "word-40-2.png", "word-40.png", "word-60.png", "other-40.png"]
-    for name in names:
-        (images / name).write_bytes(b"a picture")
+    leave_files(images, "word-20.png", "word-40-2.png", "word-40.png", "word-60.png", "other-40.png")
     worker.tell(run.id, event="preview", step=20, path=str(images / "word-20.png"), prompt="", seed=0)
     worker.tell(run.id, event="prepared", pictures=1, skipped=[], step=40, steps=100)
     view = await running.until(run.id, lambda view: view.preview_step == 40)
     made = [str(images / name) for name in ("word-20.png", "word-40.png", "word-40-2.png")]
     assert (view.preview, (await running.client.run(run.id)).previews) == (made[-1], made)
+
+
+def leave_files(folder: Path, *names: str) -> None:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"a picture")
