@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -233,6 +234,44 @@ async def test_the_journal_gets_priorities_and_no_times(workspace: Workspace) ->
     assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 78
     with os.fdopen(reader) as pipe:
         assert re.fullmatch(r"<3>vocabled: .*service\.idle is not known.*\n", pipe.read())
+
+
+async def test_whatever_is_logged_is_one_harmless_line_with_its_priority(workspace: Workspace) -> None:
+    """By a real service that is given names which would steer a terminal, or make several lines of one."""
+    evil = "evil\x1b]0;x\x07\n<0>name\x9b31m\u202e"
+    workspace.create()
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", "--workspace", str(workspace.root)),
+        stderr=writer,
+        env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+    )
+    os.close(writer)
+    lines: list[str] = []
+    with os.fdopen(reader, encoding="utf-8", newline="\n") as pipe:
+
+        async def until(text: str) -> str:
+            async with asyncio.timeout(PATIENCE_S):
+                while not (lines and text in lines[-1]):
+                    lines.append(await asyncio.to_thread(pipe.readline))
+            return lines[-1]
+
+        await until("ready on")
+        workspace.settings.write_text(f"[service]\n{json.dumps(evil)} = 1\n")
+        process.send_signal(signal.SIGHUP)
+        assert (await until("settings rejected")).startswith("<3>")
+        (workspace.inbox / f"{evil}.toml").write_text(f"name = {json.dumps(evil)}\n")
+        assert (await until("is refused")).startswith("<4>")
+        async with Client(workspace.state / "vocable.sock") as client:
+            run = await client.create_run(recipe(workspace))
+        assert (await until("queued")).startswith(f"<6>[{run.id}] ")
+        process.send_signal(signal.SIGUSR1)
+        await until("state: {")
+        process.terminate()
+        await until("stopped")
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+    assert [line for line in lines if not re.fullmatch(r"<[2-7]>[ -~]+\n", line)] == []
 
 
 async def test_a_record_of_a_run_carries_its_id(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
