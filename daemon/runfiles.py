@@ -6,6 +6,7 @@ Called in threads by the API. The invariant: no name, and no link that somebody 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,14 @@ def list_files(folder: Path) -> list[RunFile]:
     found = [file for name, kind in KINDS.items() for file in _find(folder, name, kind)]
     found.sort(key=lambda file: (file.modified_at, file.name))
     return found[-MAX_FILES:]
+
+
+def list_previews(folder: Path, name: str) -> list[tuple[int, str]]:
+    """Step and path of each preview of the run called `name`, in the order in which they were made."""
+    pattern = re.compile(rf"images/{re.escape(name)}-(\d+)(?:-(\d+))?\.png")
+    found = ((pattern.fullmatch(file.name), file.path) for file in _find(folder, "images", "preview"))
+    numbered = sorted((int(match[1]), int(match[2] or 1), path) for match, path in found if match)
+    return [(step, path) for step, _, path in numbered]
 
 
 def open_file(folder: Path, name: str) -> int:
