@@ -78,7 +78,7 @@ class Prompts:
         kept = self._lexicon
         if kept is not None and kept[0] is words and kept[1] is tokenizer and kept[2] == entry:
             return kept[3], kept[4]
-        known = [word for word in words if word["width"] == entry.width and not word["split"]]
+        known = [word for word in words if (word["width"], word["split"]) == (entry.width, entry.split)]
         lexicon = Lexicon(tokenizer, _counted(known))
         self._lexicon = (words, tokenizer, entry, lexicon, known)
         return lexicon, known

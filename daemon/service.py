@@ -21,6 +21,7 @@ from typing import Any
 from daemon.captions import change_captions, show_dataset
 from daemon.events import Hub
 from daemon.folders import Folders
+from daemon.hashing import Hashing
 from daemon.history import History
 from daemon.hypernetworks import HYPERNETWORKS
 from daemon.inspector.inspector import Inspector
@@ -61,7 +62,7 @@ from daemon.words import EMBEDDINGS
 from daemon.worker.supervise import Limits, Worker, WorkerExit
 from engine.errors import VocableError
 from engine.hypernetwork.family import check_family
-from engine.models.catalog import find_model, list_models
+from engine.models.catalog import ModelEntry, find_model, list_models
 from engine.preflight import Resolved, check_recipe
 from engine.preprocess.caption_files import CaptionModels
 from engine.recipe import Recipe, build_recipe
@@ -100,7 +101,8 @@ class Service:
         self._datasets = _folders(workspace, workspace.datasets, settings.paths.datasets)
         self._templates = _folders(workspace, workspace.templates, settings.paths.templates)
         self._captions = asyncio.Lock()
-        self._targets = Targets(self._models)
+        self._targets = Targets(self._models, workspace.cache)
+        self._hashing = Hashing(workspace.cache, on_hash=self._fit_words)
         self._fitting: asyncio.Task[None] | None = None
         self._inspector = Inspector()
         self.ledger = Ledger(History(workspace.database), self.hub)
@@ -157,6 +159,7 @@ class Service:
     async def stop(self, reason: str, *, timeout_s: float) -> None:
         """Checkpoint, save, say `bye`; afterwards nothing of the service is left but the socket."""
         await asyncio.gather(self.queue.stop(timeout_s=timeout_s), self.preparation.stop(), self.folders.stop())
+        await self._hashing.stop()
         if self._fitting:
             self._fitting.cancel()
         await asyncio.gather(self.library.stop(), self.hypernetworks.stop())
@@ -264,10 +267,13 @@ class Service:
 
     async def _resolve(self, recipe: Recipe) -> Resolved:
         folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
-        return await asyncio.to_thread(check_recipe, recipe, **folders)
+        cache = self.workspace.cache
+        return await asyncio.to_thread(lambda: check_recipe(recipe, **folders, cache=cache, wait=False))
 
     async def models(self) -> list[ModelView]:
-        entries = await asyncio.to_thread(list_models, self._models)
+        cache = self.workspace.cache
+        entries = await asyncio.to_thread(lambda: list_models(self._models, cache=cache, wait=False))
+        self._hashing.take(entry.path for entry in entries if not entry.hash)
         return [
             ModelView(**{**asdict(entry), "path": str(entry.path), "name": escape(entry.name)}) for entry in entries
         ]
@@ -342,7 +348,7 @@ class Service:
 
     async def create_hypernetwork(self, request: CreateHypernetwork) -> JobView:
         """As `create_embedding`. Raises VocableError `hypernetwork.{name,exists,model}`, `model.*`."""
-        await asyncio.to_thread(lambda: check_family(find_model(request.model, self._models)))
+        await asyncio.to_thread(lambda: check_family(self._find_model(request.model)))
         destination, others = await claim(self._results["hypernetwork"], request.name, overwrite=request.overwrite)
         values = request.model_dump(mode="json")
         return self._add_job("create_hypernetwork", values, destination=destination, replaces=others)
@@ -390,7 +396,10 @@ class Service:
         return job.view
 
     async def _check_model(self, reference: str) -> None:
-        await asyncio.to_thread(find_model, reference, self._models)
+        await asyncio.to_thread(self._find_model, reference)
+
+    def _find_model(self, reference: str) -> ModelEntry:
+        return find_model(reference, self._models, cache=self.workspace.cache, wait=False)
 
     def _start_supervising(
         self, on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]
@@ -429,6 +438,7 @@ class Service:
             "datasets": [str(path) for path in self._datasets],
             "templates": [str(path) for path in self._templates],
             "latents": str(self.workspace.latents),
+            "cache": str(self.workspace.cache),
         }
 
     def _words_changed(self) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from daemon.tables import Target
 from engine.errors import VocableError
 from engine.models.catalog import STARTER, ModelEntry, find_model, read_checkpoint, read_config
-from engine.prompt.tokenizer import PromptTokenizer, load_tokenizer
+from engine.models.vocabulary import open_tokenizer, tokenizer_files
+from engine.prompt.tokenizer import PromptTokenizer
 
 _KEPT = 4
 """Tokenizers kept in memory; each takes some megabytes."""
@@ -27,11 +28,13 @@ class Targets:
     """Finds models by reference: name, path or hash; an empty one means the model that is in use.
 
     Args:
-        folders: where models lie.
+        folders: where models lie; may be changed.
+        cache: where their hashes are kept.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = list(folders)
+    def __init__(self, folders: Sequence[Path], cache: Path | None = None) -> None:
+        self._folders = folders
+        self._cache = cache
         self._current = (STARTER, STARTER)
 
     def use(self, name: str, path: str) -> bool:
@@ -67,19 +70,19 @@ class Targets:
 
     def _entry(self, reference: str) -> ModelEntry:
         if reference:
-            return find_model(reference, self._folders)
+            return find_model(reference, self._folders, cache=self._cache, wait=False)
         name, path = self._current
-        return replace(find_model(path, self._folders), name=name)
+        return replace(find_model(path, self._folders, cache=self._cache, wait=False), name=name)
 
 
 def read_tokenizer(entry: ModelEntry) -> PromptTokenizer:
     """The tokenizer of a model; blocks when it is read for the first time. Raises VocableError `model.unreadable`."""
-    folder = entry.path / "tokenizer"
+    folder, pad_id = tokenizer_files(entry)
     try:
         changed = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()))
     except OSError:
         changed = ()
-    return _read(folder, changed)
+    return _read(folder, pad_id, changed)
 
 
 def describe_entry(entry: ModelEntry) -> Target:
@@ -106,5 +109,5 @@ def _read_channels(entry: ModelEntry) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=_KEPT)
-def _read(folder: Path, changed: tuple[tuple[str, int], ...]) -> PromptTokenizer:
-    return load_tokenizer(folder)
+def _read(folder: Path, pad_id: int | None, changed: tuple[tuple[str, int], ...]) -> PromptTokenizer:
+    return open_tokenizer(folder, pad_id)

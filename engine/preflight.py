@@ -38,19 +38,26 @@ class Resolved:
 
 
 def check_recipe(
-    recipe: Recipe, *, models: Sequence[Path], datasets: Sequence[Path], templates: Sequence[Path]
+    recipe: Recipe,
+    *,
+    models: Sequence[Path],
+    datasets: Sequence[Path],
+    templates: Sequence[Path],
+    cache: Path | None = None,
+    wait: bool = True,
 ) -> Resolved:
     """Look up everything that `recipe` names.
 
     Args:
         models, datasets, templates: folders in which names are looked up; what is shipped is always found.
+        cache, wait: of the model's hash, see `engine.models.catalog.find_model`.
 
     Raises:
         RecipeError: with every fault: unknown or incomplete model, missing or empty folder, unreadable captions,
             missing template, a prompt without `[name]`, a hypernetwork for a family of models that has none.
     """
     faults = Faults()
-    model = _attempt(faults, "model", lambda: find_model(recipe.model, models))
+    model = _attempt(faults, "model", lambda: find_model(recipe.model, models, cache=cache, wait=wait))
     if model and recipe.kind == "hypernetwork":
         _attempt(faults, "model", lambda: check_family(model))
     folder = _attempt(faults, "data.folder", lambda: find_folder(recipe.data.folder, datasets))

@@ -101,13 +101,18 @@ class ModelView(BaseModel):
     name: str
     path: str
     family: str
-    """`sd1`, `sd2` or `starter`."""
+    """`sd1`, `sd2`, `sdxl` or `starter`."""
     width: int
-    """Length of a token vector; words of another width cannot be used with it."""
+    """Length of a token vector, of two text encoders the sum; words of another width cannot be used with it."""
     size: int
     """Native edge of a picture in pixels."""
     hash: str
-    """First 10 hex digits of the SHA-256 of the U-Net's weight file."""
+    """First 10 hex digits of the SHA-256 of the file, in a folder of the U-Net's; empty until a large one is hashed."""
+    split: int = 0
+    """Columns of the first of two text encoders; 0 where there is one."""
+    prediction_type: str = ""
+    """`epsilon`, `v_prediction` or `sample`; empty when only the loaded model tells."""
+    inpainting: bool = False
 
 
 class ModelList(BaseModel):

@@ -99,6 +99,7 @@ class Desk:
             datasets=tuple(map(Path, settings["datasets"])),
             templates=tuple(map(Path, settings["templates"])),
             latents=Path(settings["latents"]),
+            cache=Path(settings["cache"]) if settings.get("cache") else None,
         )
 
     def _look(self, *, wait: bool) -> None:
@@ -172,12 +173,18 @@ class Desk:
         self._tell(PhaseChanged("loading"))
         places = self._places
         recipe = build_recipe(message["recipe"])
-        resolved = check_recipe(recipe, models=places.models, datasets=places.datasets, templates=places.templates)
+        resolved = check_recipe(
+            recipe,
+            models=places.models,
+            datasets=places.datasets,
+            templates=places.templates,
+            cache=places.cache,
+        )
         model = self._models.get(resolved.model, choose_dtype(recipe.train.precision, self._models.device))
         job = TrainingJob(recipe, resolved, Path(message["folder"]), places.latents, Path(message["destination"]))
 
         def words() -> list[Word]:
-            return self._words.of_width(resolved.model.width)
+            return self._words.for_model(resolved.model)
 
         def networks() -> list[StoredNetwork]:
             return self._hypernetworks.of_model(model)

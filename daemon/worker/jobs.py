@@ -46,6 +46,8 @@ class Places:
     datasets: tuple[Path, ...]
     templates: tuple[Path, ...]
     latents: Path
+    cache: Path | None = None
+    """Keeps the hashes of models."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Bench:
 
 def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
     """Result: `pictures`, the paths in the order of the prompts; `warnings`, sentences."""
-    entry = find_model(request.model, bench.places.models)
+    entry = find_model(request.model, bench.places.models, cache=bench.places.cache)
     asked = PictureRequest(
         pictures=tuple((prompt, seed) for prompt in request.prompts for seed in _seeds(request)),
         negative_prompt=request.negative_prompt,
@@ -80,7 +82,7 @@ def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
     warnings: list[str] = []
     with (
         _borrow(bench, entry) as model,
-        ended(generate(model, asked, bench.words.of_width(entry.width), bench.hypernetworks.of_model(model))) as items,
+        ended(generate(model, asked, bench.words.for_model(entry), bench.hypernetworks.of_model(model))) as items,
     ):
         for item in items:
             if isinstance(item, SamplingStep):
@@ -95,7 +97,7 @@ def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
 
 def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:
     """Result: `losses`, in the order of the phrases."""
-    entry = find_model(request.model, bench.places.models)
+    entry = find_model(request.model, bench.places.models, cache=bench.places.cache)
     lines = read_template(find_template(request.template, bench.places.templates))
     losses: list[float] = []
     with _borrow(bench, entry) as model:
@@ -104,7 +106,7 @@ def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:
             folder=Path(request.folder),
             lines=lines,
             phrases=request.phrases,
-            words=bench.words.of_width(entry.width),
+            words=bench.words.for_model(entry),
             networks=bench.hypernetworks.of_model(model),
             width=request.width or entry.size,
             height=request.height or entry.size,
@@ -125,7 +127,7 @@ def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:
 
 def create_word(bench: Bench, request: CreateEmbedding, destination: Path) -> Work:
     """Result: `embedding`, the path."""
-    entry = find_model(request.model, bench.places.models)
+    entry = find_model(request.model, bench.places.models, cache=bench.places.cache)
     yield 0, 1
     with _borrow(bench, entry) as model:
         embedding = create_embedding(model, name=request.name, init_text=request.init_text, vectors=request.vectors)
@@ -136,7 +138,7 @@ def create_word(bench: Bench, request: CreateEmbedding, destination: Path) -> Wo
 
 def create_network(bench: Bench, request: CreateHypernetwork, destination: Path) -> Work:
     """Result: `hypernetwork`, the path."""
-    entry = find_model(request.model, bench.places.models)
+    entry = find_model(request.model, bench.places.models, cache=bench.places.cache)
     yield 0, 1
     with _borrow(bench, entry) as model:
         network = create_hypernetwork(

@@ -86,9 +86,9 @@ class Words:
         told = {(word["name"], word["canonical"]) for word in words}
         self._read = {key: embedding for key, embedding in self._read.items() if key in told}
 
-    def of_width(self, width: int) -> list[Word]:
-        """The words whose vectors a model of this width takes, in order of precedence."""
-        return [word for word in self._words if word.width == width and not word.split]
+    def for_model(self, entry: ModelEntry) -> list[Word]:
+        """The words whose vectors a model takes, in order of precedence."""
+        return [word for word in self._words if (word.width, word.split) == (entry.width, entry.split)]
 
     def _shelve(self, word: dict[str, Any]) -> Word:
         name, path, canonical = word["name"], Path(word["path"]), word["canonical"]

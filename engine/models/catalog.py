@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import VocableError
-from engine.models.checkpoints import Checkpoint, describe_checkpoint
 from engine.models.hashes import Stamp, find_hash, read_stamp
-from engine.models.weights import open_weights
+
+if TYPE_CHECKING:
+    from engine.models.checkpoints import Checkpoint
 
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / "starter" / "weights"
@@ -158,6 +159,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 @lru_cache(maxsize=1024)
 def _describe_file(path: Path, stamp: Stamp, beside: Stamp | None) -> Checkpoint | VocableError:
     """What is wrong is remembered too: a folder full of other files is looked through once."""
+    # The service starts without numpy, and in many workspaces never needs it.
+    from engine.models.checkpoints import describe_checkpoint
+    from engine.models.weights import open_weights
+
     try:
         with open_weights(path) as weights:
             return describe_checkpoint(path, weights)

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from engine.errors import VocableError
 from engine.models.catalog import ModelEntry
 from engine.models.parts import load_parts
-from engine.models.vocabulary import read_second_pad_id, read_tokenizer
+from engine.models.vocabulary import open_tokenizer, read_second_pad_id, tokenizer_files
 from engine.prompt.conditioning import ConditioningCache
 from engine.prompt.tokenizer import PromptTokenizer
 from engine.randomness import torch_generator
@@ -67,7 +67,7 @@ def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -
     Raises:
         VocableError: `model.unreadable` with the file that is missing, damaged, or does not fit its configuration.
     """
-    tokenizer = read_tokenizer(entry)
+    tokenizer = open_tokenizer(*tokenizer_files(entry))
     with _quiet_libraries():
         parts = load_parts(entry, device=device, dtype=dtype)
     noise = _noise_schedule(entry, parts.scheduler)

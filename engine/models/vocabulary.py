@@ -16,16 +16,18 @@ OPEN_CLIP_PAD = 0
 """OpenCLIP fills a chunk with zeros, OpenAI's CLIP with the end token."""
 
 
-def tokenizer_folder(entry: ModelEntry) -> Path:
-    """Where the files of a model's tokenizer lie."""
-    return entry.path / "tokenizer" if entry.path.is_dir() else CLIP_TOKENIZER
+def tokenizer_files(entry: ModelEntry) -> tuple[Path, int | None]:
+    """Where the files of a model's (first) tokenizer lie, and what fills a chunk instead of what they say."""
+    if entry.path.is_dir():
+        return entry.path / "tokenizer", None
+    return CLIP_TOKENIZER, OPEN_CLIP_PAD if entry.family == "sd2" else None
 
 
-def read_tokenizer(entry: ModelEntry) -> PromptTokenizer:
-    """The tokenizer of a model's (first) text encoder. Raises VocableError `model.unreadable`."""
-    tokenizer = load_tokenizer(tokenizer_folder(entry))
-    if not entry.path.is_dir() and entry.family == "sd2":
-        tokenizer.pad_id = OPEN_CLIP_PAD
+def open_tokenizer(folder: Path, pad_id: int | None) -> PromptTokenizer:
+    """Read what `tokenizer_files` names. Raises VocableError `model.unreadable`."""
+    tokenizer = load_tokenizer(folder)
+    if pad_id is not None:
+        tokenizer.pad_id = pad_id
     return tokenizer
 
 
