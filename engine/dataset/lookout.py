@@ -24,7 +24,7 @@ _WAITING = 2
 """Pictures that are made ready ahead of the device."""
 
 _PUT_S = 0.2
-_CLOSE_S = 2.0
+CLOSE_S = 2.0
 """The thread is waited for so long: it may hang on a dead file server, and then it ends by itself or with the
 process."""
 
@@ -48,7 +48,7 @@ class Lookout:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join(_CLOSE_S)
+        self._thread.join(CLOSE_S)
 
     def _work(self) -> None:
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_used(
 
 
 def test_what_changed_since_the_checkpoint_is_declared(starter: Model, make_job: MakeJob, dataset: Path) -> None:
+    make_job = partial(make_job, data__live=False)
     pause_at(starter, make_job(), 2)
     first, second, *_ = sorted(dataset.glob("*.png"))
     first.unlink()
