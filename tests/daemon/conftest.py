@@ -165,6 +165,15 @@ class Running:
                     return found
         raise AssertionError("the stream ended")
 
+    async def until_watched(self) -> dict[str, dict[str, Any]]:
+        """How the folders are watched once each took its first look; the looks begin after the service answers."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                folders = (await self.client.state()).folders
+                if all(health["last_scan"] for health in folders.values()):
+                    return folders
+                await asyncio.sleep(0.01)
+
     async def until_state(self, run: str, state: str) -> RunView:
         return await self.until(run, lambda view: view.state == state)
 
