@@ -64,8 +64,8 @@ def check_folders(workspace: Workspace) -> list[Finding]:
         if os.access(parent, os.W_OK | os.X_OK):
             return [Finding("workspace", "note", f"{_show(workspace.root)} is made with the first command")]
         return [Finding("workspace", "fault", f"{_show(parent)} cannot be written to", "Choose another --workspace.")]
-    folders = [workspace.root, workspace.models, workspace.embeddings, workspace.hypernetworks, workspace.datasets]
-    folders += [workspace.templates, workspace.runs, workspace.cache, workspace.trash, workspace.state]
+    folders = [workspace.root, *_watched(workspace)]
+    folders += [workspace.runs, workspace.cache, workspace.trash, workspace.state]
     closed = [folder for folder in folders if folder.exists() and not _is_usable(folder)]
     findings = [
         Finding("workspace", "fault", f"{_show(folder)} cannot be written to", "Correct its owner or permissions.")
@@ -128,8 +128,7 @@ def check_inotify(workspace: Workspace, proc: Path = Path("/proc")) -> Finding:
     except (OSError, ValueError):
         return Finding("inotify", "note", "this system tells no limits; folders are looked through now and then")
     taken = _count_inotify(proc)
-    watched = [workspace.embeddings, workspace.hypernetworks, workspace.datasets, workspace.templates, workspace.models]
-    needed = sum(1 for root in watched for _ in os.walk(root))
+    needed = sum(1 for root in _watched(workspace) for _ in os.walk(root))
     text = ", ".join(f"{taken[key]:,} of {limits[key]:,} {key} taken" for key in limits)
     for key, more in (("watches", needed), ("instances", 8)):
         if taken[key] + more > limits[key]:
@@ -269,6 +268,11 @@ def _is_inotify(link: Path) -> bool:
         return "inotify" in os.readlink(link)
     except OSError:
         return False
+
+
+def _watched(workspace: Workspace) -> tuple[Path, ...]:
+    folders = (workspace.models, workspace.embeddings, workspace.hypernetworks, workspace.datasets)
+    return (*folders, workspace.templates, workspace.inbox)
 
 
 def _is_usable(folder: Path) -> bool:
