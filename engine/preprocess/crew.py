@@ -25,8 +25,8 @@ from engine.errors import VocableError
 from engine.preprocess.prepare import Facts, Piece, Prepared
 from engine.preprocess.request import PreprocessOptions
 
-TIME_LIMIT_S = 120.0
-"""A picture that takes longer is given up: no honest one does."""
+TIME_LIMIT_S = 600.0
+"""A picture that takes longer is given up; the largest honest ones take a minute or two on a busy machine."""
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 """Pictures run side by side; the libraries' own threads would only get in each other's way."""

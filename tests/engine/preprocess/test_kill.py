@@ -67,8 +67,10 @@ def test_a_kill_leaves_whole_files_and_no_process_and_the_next_run_goes_on(
         assert process.stdout is not None
         for _ in range(after):
             assert process.stdout.readline() == "done\n"
-        with watched(descendants(process.pid)) as handles:
+        children = descendants(process.pid)
+        with watched(children) as handles:
             assert len(handles) == 2
+            os.kill(children[0], signal.SIGSTOP)  # as if it hung in a decoder: it will not notice by itself
             process.send_signal(signal.SIGKILL)
             process.wait()
             for handle in handles:
@@ -104,11 +106,16 @@ def test_a_kill_between_two_options_leaves_nothing_foreign(request_: PreprocessR
     assert len(list(Path(other.destination).glob("*.png"))) == PICTURES
 
 
-def test_closing_kills_processes_that_are_at_work(request_: PreprocessRequest) -> None:
-    crew = Crew(request_.options, 2)
-    coming = [crew.prepare(path) for path in sorted(Path(request_.source).iterdir())]
-    coming[0].result()
-    with watched([child._process.pid for child in crew._children]) as handles:
+def test_closing_kills_a_process_that_hangs(request_: PreprocessRequest) -> None:
+    picture = Path(request_.source) / "1.png"
+    crew = Crew(request_.options, 1, time_limit_s=10)
+    crew.measure(picture).result()
+    (child,) = crew._children
+    os.kill(child._process.pid, signal.SIGSTOP)
+    hanging = crew.prepare(picture)
+    while not hanging.running():
+        os.sched_yield()
+    with watched([child._process.pid]) as handles:
         crew.close()
-        assert len(select.select(handles, [], [], 0)[0]) == len(handles)
-    assert all(future.done() for future in coming)
+        assert select.select(handles, [], [], 0)[0] == handles
+    assert "made its decoder crash" in str(hanging.exception())
