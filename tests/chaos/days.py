@@ -40,10 +40,14 @@ async def train_undisturbed(house: House) -> dict[str, Yield]:
 async def spend_days(
     house: House, kills: Sequence[Kill], twins: Mapping[str, Yield], *, say: Say, whole: bool = True
 ) -> None:
-    """Live in the house until all kills are done and the day is over; `whole` days have more to do."""
+    """Live in the house until all kills are done and the day is over.
+
+    Args:
+        whole: days have everything in them; without, they are short, and each kill waits for its very moment.
+    """
     watcher = Watcher(house, say)
     user = User(house, watcher, twins, random.Random(kills[0].number), patience=0.3 if whole else 0)
-    killer = Killer(house, watcher, say)
+    killer = Killer(house, watcher, say) if whole else Killer(house, watcher, say, wait_s=60, ready_s=60)
 
     async def kill_all() -> None:
         for kill in kills:

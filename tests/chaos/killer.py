@@ -74,14 +74,28 @@ def _draw_one(seed: int, number: int, target: Target) -> Kill:
 
 
 class Killer:
-    """Carries out kills in a house."""
+    """Carries out kills in a house.
 
-    def __init__(self, house: House, watcher: Watcher, say: Callable[[str], None]) -> None:
+    Args:
+        wait_s, ready_s: see WAIT_S and READY_S.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        watcher: Watcher,
+        say: Callable[[str], None],
+        *,
+        wait_s: float = WAIT_S,
+        ready_s: float = READY_S,
+    ) -> None:
         self.moments: Counter[str] = Counter()
         """Kills by target and by what they waited for; those that came without it are `any time`."""
         self._house = house
         self._watcher = watcher
         self._say = say
+        self._wait_s = wait_s
+        self._ready_s = ready_s
 
     async def carry_out(self, kill: Kill) -> None:
         """Kill, and start the service again when it was that."""
@@ -119,8 +133,8 @@ class Killer:
         goal = seen[moment] + kill.times
         try:
             if moment in DEEP:
-                await self._watcher.until(lambda: seen[moment] >= goal or self._has_ready_worker(), READY_S)
-            await self._watcher.until(lambda: seen[moment] >= goal, WAIT_S)
+                await self._watcher.until(lambda: seen[moment] >= goal or self._has_ready_worker(), self._ready_s)
+            await self._watcher.until(lambda: seen[moment] >= goal, self._wait_s)
         except TimeoutError:
             moment = "any time"
         await asyncio.sleep(kill.later_s)
