@@ -15,6 +15,7 @@ from engine.recipe import build_recipe, iter_fields
 from tests.tui.conftest import open_app, screen_text, see, see_no, until
 from tests.tui.fake_daemon import FakeDaemon, make_run
 from tui.screens.new_run import COUNT_DELAY_S, LABELS, NewRunScreen, describe_schedule, list_templates
+from tui.screens.run_kinds import hidden_paths
 from tui.screens.runs import RunsScreen
 from tui.widgets.field import Field
 
@@ -92,12 +93,41 @@ async def test_what_is_typed_goes_to_the_service_and_a_path_from_here_becomes_ab
 
 async def test_defaults_and_help_are_the_recipe_s(workspace: Workspace, daemon: FakeDaemon) -> None:
     known = {path: (help, default) for path, help, default in iter_fields()}
-    async with open_form(workspace) as pilot:
+    async with open_form(workspace, size=(80, 40)) as pilot:
         for path in ("start.vectors", "train.steps", "train.learn_rate", "data.template", "model"):
             assert field(pilot, path).text == str(known[path][1])
             assert hint(pilot, path) == known[path][0]
         text = screen_text(pilot)
-    assert all(label in text for label in LABELS.values())
+    assert all((label in text) != (path in hidden_paths("embedding")) for path, label in LABELS.items())
+
+
+async def test_a_hypernetwork_has_fields_and_defaults_of_its_own(
+    workspace: Workspace, daemon: FakeDaemon, pictures: Path
+) -> None:
+    async with open_form(workspace, size=(80, 40)) as pilot:
+        await fill(pilot, name="ink", data__folder="sunny", train__steps="700", kind="hypernetwork")
+        text = await see(pilot, "Layers", "Activation")
+        assert "Init text" not in text
+        assert "Vectors" not in text
+        assert field(pilot, "train.learn_rate").text == "1e-5"
+        assert field(pilot, "start.sizes").text == "1, 2, 1"
+        await fill(pilot, start__sizes="1, 0.5, 1", start__activation="relu")
+        await pilot.press("f2")
+        await see(pilot, "ink is queued.")
+    recipe = build_recipe(accepted(daemon)[0])
+    assert (recipe.kind, recipe.start.sizes, recipe.start.activation) == ("hypernetwork", (1, 0.5, 1), "relu")
+    assert (recipe.train.learn_rate, recipe.train.steps, recipe.data.template) == ("1e-5", 700, "hypernetwork")
+
+
+async def test_a_kind_that_is_taken_back_leaves_the_form_as_it_was(workspace: Workspace, daemon: FakeDaemon) -> None:
+    async with open_form(workspace) as pilot:
+        before = {path: field(pilot, path).text for path in LABELS}
+        await fill(pilot, kind="hypernetwork")
+        await fill(pilot, train__learn_rate="2e-5")
+        await fill(pilot, kind="embedding")
+        after = {path: field(pilot, path).text for path in LABELS}
+        await see(pilot, "Init text", "Vectors")
+    assert after == before | {"train.learn_rate": "2e-5"}
 
 
 async def test_nobody_is_told_off_before_he_leaves_a_field(workspace: Workspace, daemon: FakeDaemon) -> None:

@@ -29,6 +29,7 @@ from engine.text import escape
 from tui.commands import Scope, explain_key, find_command, is_offered, make_bindings
 from tui.messages import ViewChanged
 from tui.screens.confirm import ConfirmScreen
+from tui.screens.run_kinds import ACTIVATIONS, KINDS, hidden_paths, list_defaults
 from tui.widgets.completion import FolderSuggester, NameSuggester, find_images_folder
 from tui.widgets.field import Field
 from tui.widgets.notice_line import Kind, NoticeLine
@@ -43,13 +44,16 @@ LABELS = {
     "data.folder": "Images",
     "start.init_text": "Init text",
     "start.vectors": "Vectors",
+    "kind": "Kind",
+    "start.sizes": "Layers",
+    "start.activation": "Activation",
     "train.steps": "Steps",
     "train.learn_rate": "Learning rate",
     "data.template": "Template",
     "model": "Model",
     "preview.prompt": "Preview prompt",
 }
-"""Fields of the form by their path in the recipe, in order."""
+"""Fields of the form by their path in the recipe, in order; those that mean nothing for the run's kind are hidden."""
 
 REQUIRED = {
     "name": "a new word, such as sunny-girl",
@@ -87,17 +91,17 @@ class NewRunScreen(Screen[RunView | None]):
         """Faults that the service found, by path; they stand until the field changes."""
 
     def compose(self) -> ComposeResult:
-        known = {path: (help, default) for path, help, default in iter_fields()}
+        known = {path: help for path, help, _ in iter_fields()}
+        defaults, hidden = list_defaults("embedding"), hidden_paths("embedding")
         yield Static(" New run", id="title", markup=False)
         with VerticalScroll(id="fields", can_focus=False):
             for path, label in LABELS.items():
-                help, default = known[path]
-                value = str(default)
+                help, value = known[path], defaults[path]
                 if path in REQUIRED:
                     # What an empty field would mean does not matter where it may not stay empty.
                     help, value = help.partition(";")[0].rstrip(".") + ".", ""
                 self._begin[path] = value
-                yield Field(
+                field = Field(
                     path,
                     label,
                     value=value,
@@ -105,6 +109,8 @@ class NewRunScreen(Screen[RunView | None]):
                     placeholder=REQUIRED.get(path, ""),
                     suggester=self._suggester(path),
                 )
+                field.display = path not in hidden
+                yield field
         yield NoticeLine()
         yield Footer(compact=True, show_command_palette=False)
         yield TooSmall()
@@ -141,6 +147,8 @@ class NewRunScreen(Screen[RunView | None]):
             field.show_help()
         if field.path in COUNTED:
             self._count_tokens()
+        if field.path == "kind":
+            self._show_kind(field.text)
 
     @on(Field.Left)
     def _look_at(self, event: Field.Left) -> None:
@@ -148,7 +156,7 @@ class NewRunScreen(Screen[RunView | None]):
 
     @on(Input.Submitted)
     def _next_field(self) -> None:
-        fields = list(self.query(Field))
+        fields = [field for field in self.query(Field) if field.display]
         at = next((number for number, field in enumerate(fields) if field.has_focus_within), 0)
         if at + 1 < len(fields):
             fields[at + 1].focus_input()
@@ -221,9 +229,22 @@ class NewRunScreen(Screen[RunView | None]):
         prompt, self._count = fields["preview.prompt"], ""
         if prompt.text and client is not None:
             values = {path.split(".")[-1]: fields[path].text for path in COUNTED - {prompt.path}}
+            values["vectors"] = values["vectors"] if fields["start.vectors"].display else ""
             self._count = await count_prompt(client, prompt.text, **values)
         if not prompt.has_class("-wrong"):
             prompt.show_help(self._explain(prompt))
+
+    def _show_kind(self, kind: str) -> None:
+        """Show the fields of a kind; what nobody changed becomes what the kind begins with."""
+        if kind not in KINDS:
+            return
+        hidden, defaults = hidden_paths(kind), list_defaults(kind)
+        others = [list_defaults(other) for other in KINDS]
+        for field in self.query(Field):
+            field.display = field.path not in hidden
+            is_untouched = field.text in {other[field.path] for other in others}
+            if is_untouched and field.path not in REQUIRED and field.path != "kind":
+                field.replace_text(defaults[field.path])
 
     def _find_faults(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The recipe's values as nested plain values, and what is wrong, by path."""
@@ -231,6 +252,8 @@ class NewRunScreen(Screen[RunView | None]):
         faults: dict[str, str] = {}
         for field in self.query(Field):
             text = field.text
+            if not field.display:
+                continue
             if field.path == "data.folder":
                 text, fault = find_images_folder(text, Path.cwd(), self.app.workspace.datasets)
                 faults[field.path] = fault
@@ -244,7 +267,7 @@ class NewRunScreen(Screen[RunView | None]):
         except RecipeError as error:
             faults |= {fault.path: fault.message for fault in error.faults}
         for path in REQUIRED:
-            if not self._field(path).text:
+            if self._field(path).display and not self._field(path).text:
                 faults[path] = f"is missing: {REQUIRED[path]}"
         return values, {path: fault for path, fault in faults.items() if fault}
 
@@ -291,6 +314,10 @@ class NewRunScreen(Screen[RunView | None]):
                 return NameSuggester(lambda: list_templates(self.app.workspace.templates))
             case "model":
                 return NameSuggester(lambda: self._models)
+            case "kind":
+                return NameSuggester(lambda: KINDS)
+            case "start.activation":
+                return NameSuggester(lambda: ACTIVATIONS)
         return None
 
     def _say(self, text: str, kind: Kind = "note") -> None:

@@ -44,6 +44,9 @@ class Field(Vertical):
     def text(self) -> str:
         return self._input.value.strip()
 
+    def replace_text(self, text: str) -> None:
+        self._input.value = text
+
     def focus_input(self) -> None:
         self._input.focus()
 

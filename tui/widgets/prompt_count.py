@@ -14,8 +14,9 @@ async def count_prompt(client: Client, prompt: str, *, name: str, vectors: str, 
     """Say how many tokens a prompt takes and which words stand in it; empty when the service cannot tell.
 
     Args:
-        prompt: may hold [name] for the word that is to be trained.
-        name, vectors, model: of that word, as they stand in the form; faults in them are shown elsewhere.
+        prompt: may hold [name] for what is to be trained.
+        name, vectors, model: of that, as they stand in the form; faults in them are shown elsewhere. Without vectors
+            the name is plain text, as that of a hypernetwork is.
     """
     from daemon.protocol.words import TokensRequest
 
