@@ -30,8 +30,8 @@ def networks(starter: Model) -> list[HypernetworkFile]:
 @torch.no_grad()
 def predict(model: Model) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    latents, text = torch.randn((2, 4, 16, 16), generator=generator), torch.randn((2, 77, 128), generator=generator)
-    result: Tensor = model.unet(latents, torch.tensor([700, 20]), encoder_hidden_states=text).sample
+    latents, text = torch.randn((1, 4, 8, 8), generator=generator), torch.randn((1, 77, 128), generator=generator)
+    result: Tensor = model.unet(latents, torch.tensor([700]), encoder_hidden_states=text).sample
     return result
 
 
