@@ -23,7 +23,16 @@ from daemon.turns import Turns
 from daemon.worker.board import JOB
 from daemon.worker.supervise import WorkerExit
 from engine.errors import VocableError
-from engine.events import CheckpointSaved, Ended, Event, PhaseChanged, Prepared, PreviewSaved, event_from_dict
+from engine.events import (
+    CheckpointSaved,
+    DatasetChanged,
+    Ended,
+    Event,
+    PhaseChanged,
+    Prepared,
+    PreviewSaved,
+    event_from_dict,
+)
 
 WORDS_TIMEOUT_S = 10.0
 """A word that was just made is waited for this long before its run or job counts as done."""
@@ -206,6 +215,8 @@ class Reports:
             case PreviewSaved():
                 write = self._ledger.history.add_preview(run.id, step=event.step, path=event.path)
                 await self._ledger.try_to(write)
+                await self._ledger.keep(run)
+            case DatasetChanged():
                 await self._ledger.keep(run)
             case CheckpointSaved():
                 # From here on the steps before are not done again, so their losses must not be lost either.

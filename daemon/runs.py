@@ -18,6 +18,7 @@ from engine.errors import VocableError
 from engine.events import (
     CheckpointSaved,
     CopySaved,
+    DatasetChanged,
     Ended,
     Event,
     PhaseChanged,
@@ -159,6 +160,8 @@ def apply_event(run: Run, event: Event) -> None:
             _apply_progress(run, event)
         case PreviewSaved():
             view.preview, view.preview_step = event.path, event.step
+        case DatasetChanged():
+            view.dataset_change = escape(event.title)
         case Warned():
             add_warning(view, event.code, event.title, event.hint)
         case CopySaved() | CheckpointSaved() | Ended():

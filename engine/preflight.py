@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.dataset.captions import read_caption
-from engine.dataset.folder import find_folder, list_pictures
+from engine.dataset.folder import expect_folder, find_folder, list_pictures
 from engine.dataset.templates import find_template, read_template
 from engine.errors import Faults, RecipeError, VocableError
 from engine.hypernetwork.family import check_family
@@ -34,7 +34,7 @@ class Resolved:
     lines: tuple[str, ...]
     """Prompts of the template; `[name]` in each, unless a hypernetwork is trained."""
     pictures: tuple[Path, ...]
-    """At least one, in natural order; whether each can be decoded is not known yet."""
+    """In natural order; at least one for a run that begins. Whether each can be decoded is not known yet."""
 
 
 def check_recipe(
@@ -45,12 +45,14 @@ def check_recipe(
     templates: Sequence[Path],
     cache: Path | None = None,
     wait: bool = True,
+    repeats: bool = False,
 ) -> Resolved:
     """Look up everything that `recipe` names.
 
     Args:
         models, datasets, templates: folders in which names are looked up; what is shipped is always found.
         cache, wait: of the model's hash, see `engine.models.catalog.find_model`.
+        repeats: the run goes on with pictures that its journal names; its folder may be missing or hold none.
 
     Raises:
         RecipeError: with every fault: unknown or incomplete model, missing or empty folder, unreadable captions,
@@ -60,12 +62,15 @@ def check_recipe(
     model = _attempt(faults, "model", lambda: find_model(recipe.model, models, cache=cache, wait=wait))
     if model and recipe.kind == "hypernetwork":
         _attempt(faults, "model", lambda: check_family(model))
-    folder = _attempt(faults, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
-    pictures = _attempt(faults, "data.folder", lambda: list_pictures(folder)) if folder else None
-    _check_captions(faults, pictures or ())
+    of_folder = Faults() if repeats else faults
+    folder = _attempt(of_folder, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
+    pictures = _attempt(of_folder, "data.folder", lambda: list_pictures(folder)) if folder else None
+    _check_captions(of_folder, pictures or ())
+    if repeats:
+        folder, pictures = folder or expect_folder(recipe.data.folder, datasets), pictures or ()
     template = _attempt(faults, "data.template", lambda: find_template(recipe.data.template, templates))
     lines = _attempt(faults, "data.template", lambda: _read_lines(template, recipe)) if template else None
-    if faults.items or not (model and folder and pictures and template and lines):
+    if faults.items or not (model and folder and pictures is not None and template and lines):
         raise RecipeError(faults.items)
     return Resolved(model, folder, template, lines, pictures)
 

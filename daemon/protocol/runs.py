@@ -91,6 +91,8 @@ class RunView(BaseModel):
     preview: str = ""
     """Path of the newest preview, empty before the first."""
     preview_step: int = 0
+    dataset_change: str = ""
+    """The newest change of its pictures while it trained, as a sentence; empty before the first."""
     embedding: str = ""
     """Path of the embedding in the embeddings folder once the run finished or was stopped."""
     error: ErrorInfo | None = None

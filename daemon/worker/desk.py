@@ -42,6 +42,7 @@ from engine.models.placement import choose_device, choose_dtype
 from engine.preflight import check_recipe
 from engine.recipe import build_recipe
 from engine.training.job import Control, TrainingJob
+from engine.training.journal import can_repeat
 from engine.training.loop import train
 
 Command = Literal["pause", "stop"]
@@ -179,6 +180,7 @@ class Desk:
             datasets=places.datasets,
             templates=places.templates,
             cache=places.cache,
+            repeats=recipe.data.live and can_repeat(Path(message["folder"])),
         )
         model = self._models.get(resolved.model, choose_dtype(recipe.train.precision, self._models.device))
         job = TrainingJob(recipe, resolved, Path(message["folder"]), places.latents, Path(message["destination"]))

@@ -34,6 +34,12 @@ def find_folder(reference: str, datasets: Sequence[Path]) -> Path:
     return found.resolve()
 
 
+def expect_folder(reference: str, datasets: Sequence[Path]) -> Path:
+    """Where the folder that `data.folder` means would be, were it there."""
+    given = _expand(reference)
+    return given if given.is_absolute() or not datasets else datasets[0] / given
+
+
 def list_pictures(folder: Path) -> tuple[Path, ...]:
     """The pictures of `folder` itself in natural order (`2.png` before `10.png`); hidden files are passed over.
 

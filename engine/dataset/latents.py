@@ -151,8 +151,8 @@ class LatentCache:
 def encode_picture(model: Model, image: Image.Image, name: str) -> Latents:
     """Encode one RGB picture; `name` is for errors."""
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).copy() / 127.5 - 1.0).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        posterior = model.vae.encode(pixels.to(device=model.device, dtype=model.vae.dtype)).latent_dist
+    with torch.no_grad(), model.vae_at_hand() as vae:
+        posterior = vae.encode(pixels.to(device=model.device, dtype=vae.dtype)).latent_dist
         mean, std = (part[0].to(device="cpu", dtype=torch.float32) for part in (posterior.mean, posterior.std))
     if not (mean.isfinite().all() and std.isfinite().all()):
         raise VocableError(

@@ -81,6 +81,11 @@ class Journal:
         self.checks.append(check)
 
 
+def can_repeat(folder: Path) -> bool:
+    """Whether the run in `folder` went so far that it can go on by its journal, without its dataset's folder."""
+    return (folder / JOURNAL).is_file() and any((folder / "checkpoints").glob("[0-9]*"))
+
+
 def open_journal(folder: Path) -> Journal:
     """Read the journal of the run in `folder`; there may be none.
 

@@ -345,3 +345,11 @@ def leave_files(folder: Path, *names: str) -> None:
     folder.mkdir()
     for name in names:
         (folder / name).write_bytes(b"a picture")
+
+
+async def test_a_change_of_the_pictures_is_shown_harmlessly(running: Running) -> None:
+    run, worker = await begin(running)
+    title = "1 picture new (\x1b[31m.png) from step 5 on; 2 in all."
+    worker.tell(run, event="dataset", after_step=4, pictures=2, title=title)
+    view = await running.until(run, lambda view: view.dataset_change)
+    assert view.dataset_change == title.replace("\x1b", "\\x1b")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,13 @@ def test_a_caption_that_cannot_be_read_is_a_fault_with_its_name(tmp_path: Path, 
 def test_pictures_are_counted_without_being_decoded(tmp_path: Path, folder: Path) -> None:
     (folder / "11.png").write_bytes(b"no picture")
     assert len(check(tmp_path).pictures) == 3
+
+
+def test_a_run_that_repeats_its_journal_needs_no_pictures(tmp_path: Path, folder: Path) -> None:
+    recipe = build_recipe({"name": "mia", "data": {"folder": "mia"}})
+    places = {"models": [], "datasets": [tmp_path / "datasets"], "templates": []}
+    shutil.rmtree(folder)
+    resolved = check_recipe(recipe, **places, repeats=True)
+    assert (resolved.folder, resolved.pictures) == (folder, ())
+    with pytest.raises(RecipeError):
+        check_recipe(recipe, **places)

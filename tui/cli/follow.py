@@ -92,6 +92,8 @@ def changes(before: RunView | None, now: RunView) -> list[str]:
         told.append(f"The worker was lost; {now.name} goes on from its newest checkpoint.")
     if before is not None and now.preview and now.preview_step != before.preview_step:
         told.append(f"preview at step {now.preview_step}: {now.preview}")
+    if before is not None and now.dataset_change != before.dataset_change:
+        told.append(f"dataset: {now.dataset_change}")
     for warning in now.warnings[len(before.warnings) if before else 0 :]:
         told.append(f"warning: {warning.title}{' ' if warning.hint else ''}{warning.hint}")
     return told

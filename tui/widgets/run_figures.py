@@ -95,6 +95,8 @@ def _labelled(run: RunView) -> list[Content]:
     lines = []
     if run.embedding:
         lines.append((run.kind, run.embedding))
+    if run.dataset_change:
+        lines.append(("dataset", run.dataset_change))
     if run.prompt:
         lines.append(("prompt", run.prompt))
     return [Content.assemble((f"{label} ", "dim"), escape(text)) for label, text in lines]

@@ -66,3 +66,9 @@ def test_a_finished_run_says_how_to_use_the_word(capsys: pytest.CaptureFixture[s
     talk = capsys.readouterr().err
     assert "zara finished after 100 of 100 steps in 1 min 5 s, mean loss 0.2500." in talk
     assert "vocable generate portrait of zara" in talk
+
+
+def test_a_change_of_the_pictures_is_told_once() -> None:
+    after = view(dataset_change="2 pictures new (a.png, b.png) from step 121 on; 9 in all.")
+    assert changes(view(), after) == ["dataset: 2 pictures new (a.png, b.png) from step 121 on; 9 in all."]
+    assert changes(after, after) == []
