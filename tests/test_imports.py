@@ -23,6 +23,7 @@ def modules_after(statement: str) -> set[str]:
         "import tui.__main__, tui.app",
         "import daemon.__main__, daemon.server, daemon.queue, daemon.library",
         "import daemon.client",
+        "import daemon.worker.preparer",
         "import engine.preflight, engine.embedding.read, engine.models.catalog, engine.prompt.parse",
     ],
 )

@@ -43,7 +43,8 @@ class PictureView(BaseModel):
 
 
 class PreprocessResult(BaseModel):
-    """`result` of a job that prepares pictures. Cancelled ones have it too: what had been done by then."""
+    """`result` of a job that prepares pictures. A cancelled one has it too, if it did not have to be killed: what had
+    been done by then."""
 
     destination: str
     """Absolute path."""

@@ -23,7 +23,7 @@ def renounce_privileges() -> None:
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def be_killed_first() -> None:
-    """Offer this process to the kernel when memory runs out."""
+def be_killed_first(score: int = _OOM_SCORE) -> None:
+    """Offer this process, and those it starts from now on, to the kernel when memory runs out; at most 1000."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+        Path("/proc/self/oom_score_adj").write_text(str(score))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.protocol.preprocess import PreprocessJob
+from daemon.worker import guards
 from daemon.worker.board import IDLE, JOB, Board
 from daemon.worker.channel import Channel
 from daemon.worker.crashes import write_report
@@ -32,6 +33,9 @@ from engine.text import escape
 NICENESS = 10
 """Whatever else the machine does comes first, a training run above all."""
 
+OOM_SCORE = 800
+"""When memory runs out, this process goes before the worker: it loses seconds of work, a run minutes."""
+
 _ROOM_ON_GPU = 6 << 30
 """Bytes that have to be free on the device for a captioning model to go there."""
 
@@ -42,6 +46,7 @@ _ROOM_FOR_PICTURES = 1 << 30
 def main() -> None:
     line = enlist(sys.argv[1:])
     os.nice(NICENESS)
+    guards.be_killed_first(OOM_SCORE)
     try:
         Preparer(line).serve()
         code = 0

@@ -20,6 +20,7 @@ from daemon.protocol.jobs import JobView
 from daemon.protocol.preprocess import PreprocessJob, PreprocessResult
 from daemon.settings import Settings
 from daemon.worker.footprint import NAME as FOOTPRINT
+from daemon.worker.preparer import NICENESS, OOM_SCORE
 from engine.errors import VocableError
 from engine.models.starter.portraits import write_pictures
 from tests.daemon.conftest import PATIENCE_S, Crew, Running, StandIn, serving
@@ -141,6 +142,35 @@ async def test_a_cancelled_job_ends_soon_and_the_next_one_goes_on_from_there(run
     assert job.state == "cancelled"
     assert loop.time() - began < 10  # a second is promised, and a busy machine is no fault
     assert (await prepare(running, asked())).unchanged > 0
+
+
+async def test_its_process_yields_to_everything_else(running: Running, raw: Path) -> None:
+    write_pictures(raw, 300, seed=2)
+    job = await running.client.preprocess(asked())
+    await until_begun(running, job)
+    process = process_of(running.workspace)
+    members = [pid for pid in processes() if group_of(pid) == process]
+    assert len(members) > 1
+    for pid in members:
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+        assert oom_score(pid) == OOM_SCORE
+    await running.client.cancel_job(job.id)
+    await end_of(running, job)
+
+
+def processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 async def until_begun(running: Running, job: JobView) -> None:
