@@ -23,6 +23,7 @@ from engine.names import name_fault
 from engine.schedule import parse_schedule
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+Choice = Literal["auto", "on", "off"]
 Sampler = Literal["Euler a", "Euler", "DDIM", "DPM++ 2M", "DPM++ 2M Karras", "LMS", "Heun", "UniPC"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 
@@ -144,6 +145,12 @@ class Train(Group):
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay, per unit of learning rate.")
     precision: Precision = Field(
         "auto", description="Number format of the frozen model; what is trained is always float32."
+    )
+    checkpointing: Choice = Field(
+        "auto", description="Compute the U-Net twice instead of keeping it in memory; auto: when it would not fit."
+    )
+    offload: Choice = Field(
+        "auto", description="Keep the VAE off the device while it is not needed; auto: when memory is short."
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of every draw: order, prompts, noise and timesteps.")
 

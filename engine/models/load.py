@@ -59,6 +59,29 @@ class Model:
     """By height and width in latents: what an inpainting U-Net is told beside them."""
     conditioning: ConditioningCache = field(default_factory=ConditioningCache)
     """Of prompts that sampling has encoded."""
+    vae_is_parked: bool = False
+    """The VAE lies in main memory and comes to the device when it is used."""
+
+    def park_vae(self) -> None:
+        """Keep the VAE off the device until `unpark_vae`, except while `vae_at_hand` lasts."""
+        self.vae_is_parked = True
+        self.vae.to("cpu")
+
+    def unpark_vae(self) -> None:
+        if self.vae_is_parked:
+            self.vae_is_parked = False
+            self.vae.to(self.device)
+
+    @contextmanager
+    def vae_at_hand(self) -> Iterator[Any]:
+        """The VAE, on the device while the context lasts."""
+        if self.vae_is_parked:
+            self.vae.to(self.device)
+        try:
+            yield self.vae
+        finally:
+            if self.vae_is_parked:
+                self.vae.to("cpu")
 
 
 def load_model(entry: ModelEntry, *, device: torch.device, dtype: torch.dtype) -> Model:

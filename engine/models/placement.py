@@ -48,3 +48,12 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     major, _ = torch.cuda.get_device_capability(device)
     return torch.bfloat16 if major >= 8 else torch.float16
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that new tensors can take on a CUDA device; None on the CPU, where the system decides."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + held

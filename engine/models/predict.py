@@ -65,9 +65,9 @@ def _blank(model: Model, height: int, width: int) -> Tensor:
     key = (height, width)
     if key not in model.blanks:
         edges = (height * model.latent_factor, width * model.latent_factor)
-        vae = model.vae
-        grey = torch.zeros((1, vae.config.in_channels, *edges), device=vae.device, dtype=vae.dtype)
-        mean = vae.encode(grey).latent_dist.mean * model.scaling_factor
+        with model.vae_at_hand() as vae:
+            grey = torch.zeros((1, vae.config.in_channels, *edges), device=model.device, dtype=vae.dtype)
+            mean = vae.encode(grey).latent_dist.mean * model.scaling_factor
         mask = torch.ones_like(mean[:, :1])
         model.blanks[key] = torch.cat([mask, mean], dim=1).to(device=model.device, dtype=model.dtype)
     return model.blanks[key]

@@ -26,6 +26,9 @@ from engine.sampling.orders import Order, Plan, chart, make_batches, make_plan
 from engine.sampling.orders import PictureRequest as PictureRequest  # part of this module's face
 from engine.sampling.samplers import find_sampler, make_scheduler
 
+_WHOLE_PIXELS = 1536 * 1536
+"""Larger pictures are decoded in overlapping tiles: whole, they would take more memory than all the rest."""
+
 
 @dataclass(frozen=True)
 class SamplingStep:
@@ -131,7 +134,9 @@ def _check_size(model: Model, request: PictureRequest) -> None:
 def _decode(model: Model, latents: Tensor) -> Image.Image:
     """Turn latents [C, H, W] into a picture; one at a time, which bounds the memory that the VAE takes."""
     scaled = (latents[None] / model.scaling_factor).to(dtype=model.vae.dtype, memory_format=torch.channels_last)
-    pixels = model.vae.decode(scaled).sample[0].float()
+    with model.vae_at_hand() as vae:
+        vae.use_tiling = scaled.shape[-1] * scaled.shape[-2] * model.latent_factor**2 > _WHOLE_PIXELS
+        pixels = vae.decode(scaled).sample[0].float()
     if not torch.isfinite(pixels).all():
         title = f"The model {model.entry.name} gave NaN or infinity instead of a picture."
         raise VocableError("picture.not_finite", title, "Use precision float32 or bfloat16, or other vectors.")

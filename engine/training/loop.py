@@ -34,6 +34,7 @@ from engine.training.prepare import (
 from engine.training.preview import make_previews
 from engine.training.product import save_product, values_of
 from engine.training.progress import Reporter
+from engine.training.room import arranged
 from engine.training.state import RunState, create_state, export_product, resume, retell, roll_back, save_state
 from engine.training.step import train_step
 
@@ -147,7 +148,8 @@ def _train(
         if not state.step:
             yield save_state(state)
         batches = BatchMaker(model, recipe.name, lexicon, pictures.epochs, job.resolved.lines)
-        yield from _train_to_end(state, _Surroundings(control, words, networks, clock, pictures, batches, table))
+        with arranged(model, job, lambda facts: RunLog(job.folder, clock).write("memory", facts)):
+            yield from _train_to_end(state, _Surroundings(control, words, networks, clock, pictures, batches, table))
     yield from _end(state, control)
 
 
