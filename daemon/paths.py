@@ -33,6 +33,8 @@ class Workspace:
 
     root: Path
     """Absolute and resolved."""
+    moved_runs: str = ""
+    """Where runs are kept instead of `runs/`, as the settings say it; the service alone needs to know."""
 
     @property
     def settings(self) -> Path:
@@ -64,7 +66,7 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        return self.root / "runs"
+        return self.root / (Path(self.moved_runs).expanduser() if self.moved_runs else "runs")
 
     @property
     def cache(self) -> Path:

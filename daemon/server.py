@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +96,7 @@ async def serve(
     """
     group = find_group(settings.service.group) if settings.service.group else None
     path = _choose_path(workspace, environ, passed, group)
+    workspace = replace(workspace, moved_runs=settings.paths.runs)
     service = Service(
         workspace, settings, socket=path, make_worker=make_worker, make_preparer=make_preparer, backoff=backoff
     )

@@ -27,6 +27,7 @@ from daemon.hypernetworks import HYPERNETWORKS
 from daemon.inspector.inspector import Inspector
 from daemon.jobs import new_job
 from daemon.keeper import MakeWorker, Message, WorkerProcess, backoff_s
+from daemon.layouts import all_folders
 from daemon.ledger import Ledger
 from daemon.library import Library
 from daemon.listings import list_datasets, list_templates, show_template
@@ -97,9 +98,9 @@ class Service:
         self.hub = hub or Hub(self.boot_id)
         self.stop_asked = asyncio.Event()
         """Set when a client asked the service to stop."""
-        self._models = _folders(workspace, workspace.models, settings.paths.models)
-        self._datasets = _folders(workspace, workspace.datasets, settings.paths.datasets)
-        self._templates = _folders(workspace, workspace.templates, settings.paths.templates)
+        self._models = all_folders(workspace.root, workspace.models, "models", settings.paths.models)
+        self._datasets = all_folders(workspace.root, workspace.datasets, "datasets", settings.paths.datasets)
+        self._templates = all_folders(workspace.root, workspace.templates, "templates", settings.paths.templates)
         self._captions = asyncio.Lock()
         self._targets = Targets(self._models, workspace.cache)
         self._hashing = Hashing(workspace.cache, on_hash=self._fit_words)
@@ -176,11 +177,13 @@ class Service:
         self.settings = settings.model_copy(
             update={"service": settings.service.model_copy(update={"group": old.service.group})}
         )
-        self._models[:] = _folders(self.workspace, self.workspace.models, paths.models)
-        self._datasets[:] = _folders(self.workspace, self.workspace.datasets, paths.datasets)
-        self._templates[:] = _folders(self.workspace, self.workspace.templates, paths.templates)
+        self._models[:] = all_folders(self.workspace.root, self.workspace.models, "models", paths.models)
+        self._datasets[:] = all_folders(self.workspace.root, self.workspace.datasets, "datasets", paths.datasets)
+        self._templates[:] = all_folders(self.workspace.root, self.workspace.templates, "templates", paths.templates)
         self.queue.apply_settings(self._worker_settings(), idle_unload_s=settings.service.idle_unload_s)
-        notes = [f"paths.{name} = {value}" for name, value in paths if value != getattr(old.paths, name)]
+        changed_paths = [(name, value) for name, value in paths if value != getattr(old.paths, name)]
+        notes = [f"paths.{name} = {value}" for name, value in changed_paths if name != "runs"]
+        notes += ["paths.runs changes with the next start" for name, _ in changed_paths if name == "runs"]
         changes = [(name, value) for name, value in settings.preprocess if value != getattr(old.preprocess, name)]
         notes += [f"preprocess.{name} = {value} for the next job" for name, value in changes]
         changed = [(name, value) for name, value in settings.deadlines if value != getattr(old.deadlines, name)]
@@ -266,9 +269,15 @@ class Service:
         )
 
     async def _resolve(self, recipe: Recipe) -> Resolved:
-        folders = {"models": self._models, "datasets": self._datasets, "templates": self._templates}
-        cache = self.workspace.cache
-        return await asyncio.to_thread(lambda: check_recipe(recipe, **folders, cache=cache, wait=False))
+        return await asyncio.to_thread(
+            check_recipe,
+            recipe,
+            models=self._models,
+            datasets=self._datasets,
+            templates=self._templates,
+            cache=self.workspace.cache,
+            wait=False,
+        )
 
     async def models(self) -> list[ModelView]:
         cache = self.workspace.cache
@@ -482,7 +491,3 @@ def digest_of(values: Mapping[str, Any]) -> str:
 def new_boot_id() -> str:
     """Tells one life of the service from every other."""
     return secrets.token_hex(8)
-
-
-def _folders(workspace: Workspace, own: Path, more: list[str]) -> list[Path]:
-    return [own, *(workspace.root / Path(text).expanduser() for text in more)]

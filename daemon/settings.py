@@ -39,7 +39,8 @@ class ServiceSettings(_Table):
 
 
 class PathSettings(_Table):
-    """Folders looked into after the workspace's own; relative ones begin at the workspace."""
+    """Folders looked into after the workspace's own; relative ones begin at the workspace. Of an installation of webui
+    or ComfyUI the root can be named: what belongs to it is found inside."""
 
     models: list[str] = Field(default_factory=list)
     """Base models: folders in the diffusers layout, or single files."""
@@ -47,6 +48,8 @@ class PathSettings(_Table):
     """Folders of pictures, found by the name that a recipe gives in `data.folder`."""
     templates: list[str] = Field(default_factory=list)
     """Prompt templates, found by the name that a recipe gives in `data.template`."""
+    runs: str = ""
+    """Folder that runs are kept in instead of runs/; those that are there already stay where they are."""
 
 
 class PreprocessSettings(_Table):
