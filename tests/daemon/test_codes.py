@@ -228,7 +228,7 @@ main.main()
 
 
 async def sdxl(stage: Stage) -> Answer:
-    stage.patch.setattr("daemon.service.find_model", lambda *_: replace(STARTER, family="sdxl"))
+    stage.patch.setattr("daemon.service.find_model", lambda *_, **__: replace(STARTER, family="sdxl"))
     async with stage.service() as (_, http):
         return await read(http.post("/v1/hypernetworks", json={"name": "ink", "model": "tiny"}))
 

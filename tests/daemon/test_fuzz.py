@@ -105,6 +105,6 @@ async def test_a_service_lives_with_whatever_is_dropped_into_its_folder(
                 await asyncio.sleep(0.05)
         assert not Audited.made.lost
         with pytest.raises(VocableError, match="exit code 99"):
-            await Audited.made.ask({"do": "read"}, [b"canary"])
+            await Audited.made.ask({"do": "read words"}, [b"canary"])
     assert (len(os.listdir("/proc/self/fd")), children()) == before
     assert not list(Path.cwd().glob(f"**/{CANARY}"))
