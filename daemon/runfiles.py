@@ -24,6 +24,7 @@ KINDS: dict[str, FileKind] = {
     "images": "preview",
     "image_embeddings": "carrier",
     "textual_inversion_loss.csv": "losses",
+    "hypernetwork_loss.csv": "losses",
     "log.txt": "log",
     "recipe.toml": "recipe",
     "settings.json": "settings",

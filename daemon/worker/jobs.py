@@ -98,7 +98,7 @@ def make_pictures(bench: Bench, request: GenerateRequest) -> Work:
 def measure_phrases(bench: Bench, request: EvaluateRequest) -> Work:
     """Result: `losses`, in the order of the phrases."""
     entry = find_model(request.model, bench.places.models, cache=bench.places.cache)
-    lines = read_template(find_template(request.template, bench.places.templates))
+    lines = read_template(find_template(request.template, bench.places.templates), needs_name=False)
     losses: list[float] = []
     with _borrow(bench, entry) as model:
         items = evaluate(

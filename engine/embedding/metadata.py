@@ -20,11 +20,12 @@ _PACKAGES = ("vocable", "torch", "diffusers", "transformers")
 
 
 def describe(
-    model: ModelEntry, *, prediction_type: str, init_text: str, recipe: str = "", created_at: float | None = None
+    model: ModelEntry, *, prediction_type: str, init_text: str | None, recipe: str = "", created_at: float | None = None
 ) -> dict[str, str]:
-    """Describe how a word came about, as `Embedding.metadata`.
+    """Describe how a word or hypernetwork came about, as the `metadata` of either.
 
     Args:
+        init_text: None for a hypernetwork, which begins with no text.
         prediction_type: as in `engine.models.load.Model`.
         recipe: the run's recipe as TOML, when the word was trained.
         created_at: seconds since the epoch (UTC); left out when None.
@@ -32,9 +33,10 @@ def describe(
     entries = {
         "modelspec.resolution": f"{model.size}x{model.size}",
         "modelspec.prediction_type": _PREDICTION.get(prediction_type, prediction_type),
-        "vocable.init_text": init_text,
         "vocable.versions": _versions(),
     }
+    if init_text is not None:
+        entries["vocable.init_text"] = init_text
     if recipe:
         entries["vocable.recipe"] = recipe
     if created_at is not None:

@@ -165,7 +165,7 @@ def export_product(state: RunState) -> Product:
     metadata = describe(
         model.entry,
         prediction_type=model.prediction_type,
-        init_text=recipe.start.init_text if recipe.kind == "embedding" else "",
+        init_text=recipe.start.init_text if recipe.kind == "embedding" else None,
         recipe=format_recipe(recipe),
     )
     values = state.learner.values.detach().cpu().numpy().copy()
