@@ -40,8 +40,8 @@ SOON_S = 0.05
 """The same for all others."""
 WAIT_S = 2.0
 """What does not come within this, or for DEEP within this from a worker that is ready, is not waited for."""
-READY_S = 15.0
-"""The same for a worker that is ready."""
+READY_S = 60.0
+"""The same for a worker that is ready, which takes seconds, and far longer on a busy machine."""
 BURST, BURSTS = 6, 25
 """So many workers are killed one after the other, once in so many kills: then the queue pauses."""
 
