@@ -18,7 +18,7 @@ from daemon import hypernetworks
 from daemon.inspector.frames import Message
 from daemon.inspector.inspector import Inspector
 from daemon.inspector.intake import Content, take_in
-from daemon.protocol.hypernetworks import HypernetworkReport
+from daemon.protocol.hypernetworks import HypernetworkReport, OptimizerReport
 from daemon.protocol.words import (
     FORMAT_SUFFIXES,
     ConvertReply,
@@ -132,8 +132,9 @@ async def _inspect(inspector: Inspector, path: Path, target: Target) -> FileRepo
         answer, _ = await inspector.ask({"do": "describe", "stem": path.stem}, [content.data])
         words = [_report(word, target) for word in answer["words"]]
         network = _report_hypernetwork(answer["hypernetwork"], target) if answer["hypernetwork"] else None
-        flavour = escape(answer["flavour"], 100)
-        return report.model_copy(update={"flavour": flavour, "words": words, "hypernetwork": network})
+        optimizer = _report_optimizer(answer["optimizer"]) if answer["optimizer"] else None
+        found = {"flavour": escape(answer["flavour"], 100), "words": words}
+        return report.model_copy(update={**found, "hypernetwork": network, "optimizer": optimizer})
     except VocableError as error:
         return report.model_copy(update={"error": describe_error(error)})
 
@@ -155,6 +156,11 @@ def _report_hypernetwork(facts: dict[str, Any], target: Target) -> HypernetworkR
     reason = hypernetworks.misfit(facts["widths"], target)
     warning = "" if reason else hypernetworks.beware(facts["widths"], facts["model"], facts["model_hash"], target)
     return HypernetworkReport.model_validate(values | {"fits": not reason, "reason": reason, "warning": warning})
+
+
+def _report_optimizer(facts: dict[str, Any]) -> OptimizerReport:
+    values = {key: value for key, value in facts.items() if key in OptimizerReport.model_fields}
+    return OptimizerReport.model_validate(values | {key: escape(facts[key], 100) for key in ("optimizer", "hash")})
 
 
 async def _take_in(path: Path, max_bytes: int = hypernetworks.MAX_BYTES) -> Content:

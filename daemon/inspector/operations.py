@@ -22,6 +22,7 @@ from engine.errors import VocableError
 from engine.hypernetwork import facts as hypernetwork_facts
 from engine.hypernetwork.convert import Format as HypernetworkFormat
 from engine.hypernetwork.convert import convert as convert_hypernetwork
+from engine.hypernetwork.optimizer_file import describe_optimizer
 from engine.hypernetwork.read import is_hypernetwork, read_hypernetwork
 from engine.hypernetwork.write import encode_safetensors as encode_hypernetwork
 from engine.sampling.carriers import read_parameters
@@ -71,11 +72,18 @@ def read_as_hypernetwork(header: Message, parts: Sequence[bytes]) -> Answer:
 
 
 def describe(header: Message, parts: Sequence[bytes]) -> Answer:
-    """Say all that is known of a file called `stem`: `words`, or `hypernetwork`."""
+    """Say all that is known of a file called `stem`: `words`, `hypernetwork`, or `optimizer`."""
+    blank: Message = {"words": [], "hypernetwork": None, "optimizer": None}
     if is_hypernetwork(parts[0]):
         found = hypernetwork_facts.describe(read_hypernetwork(parts[0], header["stem"]))
-        return {"flavour": found["flavour"], "words": [], "hypernetwork": found}, []
-    return {**describe_file(parts[0], header["stem"]), "hypernetwork": None}, []
+        return {**blank, "flavour": found["flavour"], "hypernetwork": found}, []
+    try:
+        return {**blank, **describe_file(parts[0], header["stem"])}, []
+    except VocableError:
+        optimizer = _find_optimizer(parts[0])
+        if optimizer is None:
+            raise
+        return {**blank, "flavour": "webui .optim", "optimizer": optimizer}, []
 
 
 def convert_file(header: Message, parts: Sequence[bytes]) -> Answer:
@@ -126,6 +134,13 @@ def _facts(word: Embedding) -> Message:
         "model": word.model[:MAX_TEXT],
         "model_hash": word.model_hash[:MAX_TEXT],
     }
+
+
+def _find_optimizer(data: bytes) -> Message | None:
+    try:
+        return describe_optimizer(data)
+    except VocableError:
+        return None
 
 
 def _convert_hypernetwork(header: Message, data: bytes) -> Answer:

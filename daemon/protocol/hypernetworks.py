@@ -83,6 +83,21 @@ class HypernetworkReport(BaseModel):
     """Why it may not do what is expected."""
 
 
+class OptimizerReport(BaseModel):
+    """What webui's `.optim` file beside a hypernetwork or embedding holds; it is told of and never used."""
+
+    of: Literal["hypernetwork", "embedding"]
+    optimizer: str = ""
+    """Its name, where the file says it."""
+    hash: str = ""
+    """Of the file that it belongs to: 10 hex digits of a hypernetwork's SHA-256, or an embedding's checksum."""
+    step: int | None = None
+    learn_rate: float | None = None
+    tensors: int
+    """How many are trained, as are the numbers in them."""
+    numbers: int
+
+
 class CreateHypernetwork(BaseModel, extra="forbid"):
     """Body of `POST /v1/hypernetworks`: one that is not trained yet. The fields are those of a recipe's `start`."""
 

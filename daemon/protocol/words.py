@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from daemon.protocol.hypernetworks import HypernetworkReport
+from daemon.protocol.hypernetworks import HypernetworkReport, OptimizerReport
 from daemon.protocol.jobs import GenerateRequest
 from daemon.protocol.runs import ErrorInfo
 
@@ -81,6 +81,8 @@ class FileReport(BaseModel):
     words: list[WordReport] = Field(default_factory=list)
     hypernetwork: HypernetworkReport | None = None
     """For a file of a hypernetwork, which has no words."""
+    optimizer: OptimizerReport | None = None
+    """For webui's `.optim` file beside either."""
     error: ErrorInfo | None = None
 
 

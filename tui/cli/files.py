@@ -14,7 +14,7 @@ from tui.cli.output import FAILED, print_json, print_text, say
 from tui.cli.session import AsJson, ask, build_request, check_paths, session_of
 
 if TYPE_CHECKING:
-    from daemon.protocol.hypernetworks import HypernetworkReport
+    from daemon.protocol.hypernetworks import HypernetworkReport, OptimizerReport
     from daemon.protocol.words import ConvertReply, FileReport, InspectReply, WordReport
 
 _AT_ONCE = 256
@@ -154,6 +154,8 @@ def _describe(report: FileReport, model: str) -> str:
         lines += [f"  {line}" for line in _describe_word(word, model)]
     if report.hypernetwork is not None:
         lines += [f"  {line}" for line in _describe_hypernetwork(report.hypernetwork, model)]
+    if report.optimizer is not None:
+        lines += [f"  {line}" for line in _describe_optimizer(report.optimizer)]
     return "\n".join(lines)
 
 
@@ -195,6 +197,16 @@ def _describe_hypernetwork(network: HypernetworkReport, model: str) -> list[str]
     if network.warning:
         lines.append(f"warning       {network.warning}")
     return lines
+
+
+def _describe_optimizer(optimizer: OptimizerReport) -> list[str]:
+    unknown = "unknown"
+    return [
+        f"optimizer     {optimizer.optimizer or unknown}, of the {optimizer.of} {optimizer.hash or unknown}",
+        f"trained       {optimizer.tensors} tensors, {optimizer.numbers:,} numbers",
+        f"step          {unknown if optimizer.step is None else optimizer.step}",
+        f"rate          {unknown if optimizer.learn_rate is None else f'{optimizer.learn_rate:g}'}",
+    ]
 
 
 def _show_model(name: str, digest: str) -> str:

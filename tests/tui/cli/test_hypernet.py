@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from engine.hypernetwork.read import read_hypernetwork
@@ -88,6 +89,21 @@ def test_a_file_of_webui_is_inspected_converted_and_back_bit_for_bit(vocable: Vo
     assert is_same(first, last)
     _, err = vocable("convert", str(source), "--to", "png", "-o", str(tmp_path / "oil.png"), code=1)
     assert "cannot be written as png" in err
+
+
+def test_an_optimizers_file_beside_one_is_told_of(vocable: Vocable, tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = torch.optim.AdamW([parameter], lr=1e-5)
+    parameter.sum().backward()
+    optimizer.step()
+    values = {"optimizer_name": "AdamW", "hash": "0a1b2c3d4e", "optimizer_state_dict": optimizer.state_dict()}
+    path = tmp_path / "oil.pt.optim"
+    torch.save(values, path)
+    (report,) = vocable.json("inspect", str(path))["files"]
+    assert (report["error"], report["hypernetwork"], report["optimizer"]["step"]) == (None, None, 1)
+    out, _ = vocable("inspect", str(path))
+    assert "AdamW, of the hypernetwork 0a1b2c3d4e" in out
+    assert "1 tensors, 12 numbers" in out
 
 
 def test_a_dropped_file_is_found_in_prompts_and_unknown_ones_are_told(vocable: Vocable) -> None:
