@@ -21,8 +21,8 @@ from daemon.paths import Workspace
 
 START_S = 60.0
 """Far beyond what a start takes on a busy machine."""
-STOP_S = 10.0
-"""A service that is asked to end has so long."""
+STOP_S = 20.0
+"""A service that is asked to end has so long, on a busy machine too."""
 GONE_S = 5.0
 """Whoever belonged to a killed service is gone after so long."""
 
