@@ -92,3 +92,9 @@ def test_torn_weights_are_told(copy: Path) -> None:
     with pytest.raises(VocableError, match="cannot be used") as caught:
         open_blip(copy, device="cpu", search=Blip())
     assert caught.value.code == "caption.unreadable"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_says_the_same(blip: Path) -> None:
+    say = open_blip(blip, device="cuda", search=Blip(min_tokens=0))
+    assert {colour: say(picture(colour)) for colour in SENTENCES} == SENTENCES

@@ -85,7 +85,7 @@ def test_wrong_use_is_told_in_a_sentence(
 
 
 def test_ctrl_c_cancels_and_what_was_done_stays(vocable: Vocable, photos: Path) -> None:
-    write_pictures(photos, 400, seed=5)
+    write_pictures(photos, 150, seed=5)
     program = vocable.start("preprocess", str(photos), "stopped", *SMALL)
     program.wait_for("preparing: ")
     program.process.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_ctrl_c_cancels_and_what_was_done_stays(vocable: Vocable, photos: Path) 
     assert "Cancelled. What was prepared stays" in talk
     result = vocable.json("preprocess", str(photos), "stopped", *SMALL)
     assert result["unchanged"] > 0
-    assert result["unchanged"] + result["made"] == 400
+    assert result["unchanged"] + result["made"] == 150
 
 
 def test_every_option_is_listed_with_its_default(vocable: Vocable) -> None:
