@@ -116,13 +116,19 @@ class Record:
             return "ours"
         return "older" if found in self._owned.get(name, ()) else "foreign"
 
-    def read_ours(self, files: dict[str, str]) -> list[bytes] | None:
-        """The bytes of files with these hashes; None when one of them is not as it was written."""
-        try:
-            blobs = [(self.folder / name).read_bytes() for name in files]
-        except OSError:
-            return None
-        return blobs if [hash_bytes(blob) for blob in blobs] == list(files.values()) else None
+    def read_to_move(self, files: dict[str, str]) -> list[bytes] | None:
+        """The bytes of files that go to other names; None when one is gone or another picture's has taken its place.
+
+        What was changed by hand, such as a corrected caption, goes along: once it is read here, it is ours to remove
+        from its old name.
+        """
+        blobs = []
+        for name, sha256 in files.items():
+            if self.standing(name, sha256) not in ("ours", "foreign"):
+                return None
+            blobs.append((self.folder / name).read_bytes())
+            self._owned.setdefault(name, set()).add(hash_bytes(blobs[-1]))
+        return blobs
 
     def remove_strays(self) -> None:
         """Remove files of ours that no entry names any more; those that were changed by hand stay, in `changed`."""

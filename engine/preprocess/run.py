@@ -96,6 +96,7 @@ def _work(
             record,
             crew,
             captioner,
+            cancel,
             made_with=made_with(options, captioner.identity if captioner else ""),
             digits=digits_for(total),
         )

@@ -7,7 +7,7 @@ picture is true before and after every single write.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,6 +72,7 @@ class Settler:
         record: Record,
         crew: Crew,
         captioner: Captioner | None,
+        cancel: Callable[[], bool],
         *,
         made_with: str,
         digits: int,
@@ -80,6 +81,7 @@ class Settler:
         self._record = record
         self._crew = crew
         self._captioner = captioner
+        self._cancel = cancel
         self._made_with = made_with
         self._digits = digits
         self._look_alikes = LookAlikes(options.checks.distance)
@@ -103,7 +105,8 @@ class Settler:
         """Decide, and write what was prepared; `coming` must be done.
 
         Returns:
-            None when it turns out that the picture has to be prepared after all: ask again when `coming` is done.
+            None when it was cancelled, or when it turns out that the picture has to be prepared after all: ask again
+            when `coming` is done.
 
         Raises:
             VocableError: `disk.*`, and what the captioner raises.
@@ -174,7 +177,7 @@ class Settler:
             return None
         moved = _renumber(old, pending.number, self._digits)
         if moved.files != old.files:
-            blobs = self._record.read_ours(old.files)
+            blobs = self._record.read_to_move(old.files)
             if blobs is None:
                 return None
             entry = replace(moved, warnings=warnings)
@@ -183,8 +186,10 @@ class Settler:
         told = (f"'{name}' was changed after it was made; it is left as it is." for name in changed)
         return _result(replace(old, state="unchanged", warnings=(*warnings, *told)))
 
-    def _make(self, pending: Pending, prepared: Prepared, warnings: tuple[str, ...]) -> PictureResult:
+    def _make(self, pending: Pending, prepared: Prepared, warnings: tuple[str, ...]) -> PictureResult | None:
         captions = self._captions(pending, prepared)
+        if captions is None:
+            return None
         outputs, blobs = [], {}
         for count, (piece, caption) in enumerate(zip(prepared.pieces, captions, strict=True)):
             in_name = caption if self._options.captions.save_to == "name" else ""
@@ -200,13 +205,18 @@ class Settler:
         entry = self._entry(pending, prepared.facts)
         return self._write(pending, replace(entry, warnings=warnings, outputs=tuple(outputs), files=files), blobs)
 
-    def _captions(self, pending: Pending, prepared: Prepared) -> list[str]:
-        how = self._options.captions.existing
-        made = [""] * len(prepared.pieces)
-        if self._captioner and not (how == "copy" and pending.text):
-            pictures = [_picture(piece) for piece in prepared.pieces]
-            made = [" ".join(text.split()) for text in self._captioner.caption(pictures, pending.source)]
-        return [combine(pending.text, text, how) for text in made]
+    def _captions(self, pending: Pending, prepared: Prepared) -> list[str] | None:
+        """A caption for each piece; None when cancelled, as a model may take seconds for one."""
+        how, captions = self._options.captions.existing, []
+        wanted = self._captioner is not None and not (how == "copy" and pending.text)
+        for piece in prepared.pieces:
+            made = ""
+            if self._captioner and wanted:
+                if self._cancel():
+                    return None
+                (made,) = self._captioner.caption([_picture(piece)], pending.source)
+            captions.append(combine(pending.text, " ".join(made.split()), how))
+        return captions
 
     def _write(self, pending: Pending, entry: Entry, blobs: dict[str, bytes]) -> PictureResult:
         """Write what is not there yet, once the entry that claims it is written down."""

@@ -276,6 +276,30 @@ def test_a_caption_written_by_hand_is_kept_while_the_picture_is_made_anew(place:
     assert place.results["2.png"].warnings[-1].startswith("'00000-0-2.txt' was there already")
 
 
+def test_a_caption_corrected_by_hand_goes_along_when_numbers_move(place: Place) -> None:
+    (place.source / "10.txt").write_text("a fsh")
+    place.prepare(captions={"existing": "copy"})
+    (place.destination / "00001-0-10.txt").write_text("a fish")
+    write(place.source / "3.png", draw_noise((96, 80), 7))
+    assert place.prepare(captions={"existing": "copy"}).left == ()
+    assert [(name, (place.destination / name).read_text()) for name in place.names("*.txt")] == [
+        ("00002-0-10.txt", "a fish")
+    ]
+
+
+def test_a_cancel_is_heard_between_two_captions(place: Place) -> None:
+    said: list[str] = []
+
+    class Slow(SizeCaptioner):
+        def caption(self, pictures: Sequence[Image.Image], source: Path) -> list[str]:
+            said.append(source.name)
+            return super().caption(pictures, source)
+
+    (summary,) = preprocess(place.request(flip=True), captioner=Slow(), cancel=lambda: bool(said), workers=1)
+    assert isinstance(summary, Summary)
+    assert (summary.cancelled, summary.files, said) == (True, 0, ["2.png"])
+
+
 def test_a_caption_that_cannot_be_read_fails_its_picture(place: Place) -> None:
     (place.source / "2.txt").write_bytes(b"\xff\xfe\xff")
     assert place.prepare(captions={"existing": "prepend"}).failed == 1
