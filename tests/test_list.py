@@ -62,4 +62,4 @@ def test_a_name_that_stands_for_no_test_is_noticed() -> None:
     row = (
         "| 1 | `test_list::test_every_item_has_a_row`, `::test_none`, `tests/test_list.py::test_neither`, `test_gone` |"
     )
-    assert missing_in(row) == ["::test_none", "tests/test_list.py::test_not", "test_gone"]
+    assert missing_in(row) == ["::test_none", "tests/test_list.py::test_neither", "test_gone"]
