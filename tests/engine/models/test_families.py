@@ -79,13 +79,13 @@ def test_folder_and_file_load_the_same_tensors_and_make_the_same_pictures(
     assert picture(folder, prompt) != picture(folder, "a dog")
 
 
-def build_job(root: Path, model: Path, dataset: Path, **train_settings: Any) -> TrainingJob:
+def build_job(root: Path, model: Path, dataset: Path, *, size: int = SIZE, **train_settings: Any) -> TrainingJob:
     recipe = build_recipe(
         {
             "name": "mia",
             "model": str(model),
             "start": {"init_text": "girl hat", "vectors": 2},
-            "data": {"folder": str(dataset), "template": "portrait_filewords", "width": SIZE, "height": SIZE},
+            "data": {"folder": str(dataset), "template": "portrait_filewords", "width": size, "height": size},
             "train": {"learn_rate": "0.02", "steps": 4, "batch_size": 2, **train_settings},
             "save": {"every": 0, "images_every": 2, "checkpoint_every": 1},
             "preview": {"steps": 1, "cfg_scale": 2},
