@@ -109,10 +109,15 @@ async def test_a_file_that_comes_is_told_to_clients_and_to_the_worker(running: R
         while not told_networks(worker):
             await running.client.info()
     assert told_networks(worker)[0]["widths"] == [96, 128, 160]
+    (running.workspace.hypernetworks / "wide.pt").write_bytes(webui_file(widths=(320,)))
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await running.client.state()).hypernetworks) < 3:
+            pass
+    await until_usable(running, "ink")
     state = await running.client.state()
     verdicts = {network.name: network.verdict for network in state.hypernetworks}
-    assert verdicts == {"cut": "unreadable", "ink": "usable"}
-    assert state.folders["hypernetworks"]["entries"] == 2
+    assert verdicts == {"cut": "unreadable", "ink": "usable", "wide": "wrong_width"}
+    assert state.folders["hypernetworks"]["entries"] == 3
     assert state.words == []
 
 
