@@ -94,7 +94,7 @@ def test_ten_steps_tell_the_model_which_style_is_meant(starter: Model, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["ink drawing", "pencil sketch"])
 def test_a_style_set_closes_the_gap_to_the_oracle(starter: Model, tmp_path: Path, style: Style) -> None:
-    """Measured: 0.95 and 0.98."""
+    """Measured: 0.90 and 0.98."""
     draw_set(tmp_path / "unseen", range(500, 508), style)
     learnt = learn(starter, tmp_path, style, steps=100, rate="1e-3", pictures=24)
     assert closed_share(starter, tmp_path, style, learnt, timesteps=20) >= 0.6
