@@ -136,6 +136,11 @@ class Preparation:
         except asyncio.CancelledError:
             process.kill()
             raise
+        except Exception:
+            _log.exception("a job that prepares pictures could not be looked after")
+            process.kill()
+            hint = "The service's log holds the details."
+            self._jobs.end(job, "failed", ErrorInfo(code="internal", title="The service made a mistake.", hint=hint))
         finally:
             self._process = None
 

@@ -10,6 +10,12 @@ from engine.preprocess.request import PreprocessRequest
 MAX_LISTED = 500
 """Pictures that a reply lists one by one; its counts are of all, and `preprocess.json` has them all."""
 
+MAX_OUTPUTS = 50
+"""Prepared pictures that a reply lists of one source."""
+
+MAX_CAPTION = 200
+"""Characters of a caption in a reply."""
+
 
 class PreprocessJob(PreprocessRequest):
     """Body of `POST /v1/preprocess`."""
@@ -36,6 +42,7 @@ class PictureView(BaseModel):
     state: str
     """`made`, `unchanged` since an earlier job, `duplicate` (left out), or `failed`."""
     outputs: list[OutputView]
+    """The first 50."""
     notes: list[str]
     warnings: list[str]
     reason: str

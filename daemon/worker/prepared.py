@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon.protocol.preprocess import MAX_LISTED, OutputView, PictureView, PreprocessResult
+from daemon.protocol.preprocess import MAX_CAPTION, MAX_LISTED, MAX_OUTPUTS, OutputView, PictureView, PreprocessResult
 from engine.preprocess.folders import find_folders
 from engine.preprocess.record import RECORD
 from engine.preprocess.request import PreprocessRequest
@@ -97,9 +97,9 @@ def _describe(picture: PictureResult) -> PictureView:
                 width=output.width,
                 height=output.height,
                 flipped=output.flipped,
-                caption=escape(output.caption),
+                caption=escape(output.caption, MAX_CAPTION),
             )
-            for output in picture.outputs
+            for output in picture.outputs[:MAX_OUTPUTS]
         ],
         notes=_escape_all(picture.notes),
         warnings=_escape_all(picture.warnings),

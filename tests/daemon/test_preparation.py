@@ -255,6 +255,18 @@ async def test_a_job_that_loses_two_processes_fails_with_the_reason(staged: Runn
     assert (view.error.code, view.error.title) == ("worker.lost", "The worker was lost (memory).")
 
 
+async def test_a_fault_of_the_services_own_costs_one_job(
+    staged: Running, preparers: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(StandIn, "send", lambda process, message: 1 / 0)
+        view = await end_of(staged, await staged.client.preprocess(asked()))
+    assert view.error is not None
+    assert (view.state, view.error.code) == ("failed", "internal")
+    job = await staged.client.preprocess(asked())
+    await (await preparers.worker(2)).told("preprocess", job=job.id)
+
+
 async def test_a_fault_that_the_process_tells_ends_the_job(staged: Running, preparers: Crew) -> None:
     job, process = await begin(staged, preparers)
     process.say(type="failed", job=job.id, error={"code": "disk.full", "title": "No room.", "hint": ""})
