@@ -16,6 +16,9 @@ _FORBIDDEN = re.compile(r'[/\\:*?"<>|]')
 """Forbidden on one system or another; a dataset may travel."""
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_ESCAPED = re.compile(r"\\([\\()])")
+"""As taggers write brackets for prompts; a name cannot hold the backslash."""
+
 _EATEN = re.compile(r"[-\d]")
 """At the start of a caption, these would be taken for part of the number."""
 
@@ -37,7 +40,8 @@ def stem_with_caption(number: str, caption: str, *, room_bytes: int = len(".png"
 
 def _clean(caption: str) -> str:
     visible = "".join(" " if unicodedata.category(char) in _INVISIBLE else char for char in caption)
-    return " ".join(_FORBIDDEN.sub(" ", unicodedata.normalize("NFC", visible)).split())
+    plain = _ESCAPED.sub(r"\1", unicodedata.normalize("NFC", visible))
+    return " ".join(_FORBIDDEN.sub(" ", plain).split())
 
 
 def _cut(caption: str, size: int) -> str:

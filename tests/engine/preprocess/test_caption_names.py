@@ -35,6 +35,10 @@ def test_what_no_name_may_hold_becomes_a_blank() -> None:
     assert stem_with_caption("1-0", 'a/b: "c"\n<d>\x1b[0m \ud800?') == "1-0-a b c d [0m"
 
 
+def test_brackets_lose_their_backslash_and_stay() -> None:
+    assert stem_with_caption("1-0", r"red dress \(clothes\)") == "1-0-red dress (clothes)"
+
+
 @given(st.text(max_size=400))
 def test_every_caption_makes_a_lawful_name(caption: str) -> None:
     stem = stem_with_caption("00012-10", caption)
