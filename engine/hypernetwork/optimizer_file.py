@@ -62,7 +62,7 @@ def _step(value: Any) -> int | None:
 def _learn_rate(groups: Any) -> float | None:
     first = groups[0] if isinstance(groups, list) and groups else None
     rate = first.get("lr") if isinstance(first, Mapping) else None
-    return float(rate) if type(rate) in (int, float) else None
+    return float(rate) if isinstance(rate, (int, float)) else None
 
 
 def _text(value: Any) -> str:
