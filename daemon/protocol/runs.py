@@ -94,7 +94,7 @@ class RunView(BaseModel):
     dataset_change: str = ""
     """The newest change of its pictures while it trained, as a sentence; empty before the first."""
     embedding: str = ""
-    """Path of the embedding in the embeddings folder once the run finished or was stopped."""
+    """Path of what was trained, in the folder of its kind, once the run finished or was stopped."""
     error: ErrorInfo | None = None
     warnings: list[Warning] = Field(default_factory=list)
     restarts: int = 0
