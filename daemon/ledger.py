@@ -7,11 +7,12 @@ written the service says so, goes on, and tries again with the next regular save
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable
 
 from daemon.events import Hub
 from daemon.history import History
-from daemon.protocol.runs import LossPoint
+from daemon.protocol.runs import LossPoint, RunView
 from daemon.runs import Run, RunTable
 from engine.errors import VocableError
 from engine.text import escape
@@ -32,6 +33,8 @@ class Ledger:
         self._hub = hub
         self._problems: dict[str, str] = {}
         self._unsaved: dict[str, Run] = {}
+        self._keeping: Counter[str] = Counter()
+        """Runs on their way into the history, and how often."""
         self._refusal: VocableError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -60,17 +63,24 @@ class Ledger:
 
     async def keep(self, *runs: Run) -> None:
         """Save states and losses of runs, all or none, then tell everybody."""
+        saved = [run.snapshot() for run in runs]
+        self._keeping.update(run.id for run in runs)
         for run in runs:
             self._unsaved.pop(run.id, None)
-        if not await self.try_to(self.history.save(runs)):
-            self._unsaved |= {run.id: run for run in runs}
-        for run in runs:
-            self.announce(run)
+        try:
+            if not await self.try_to(self.history.save(runs)):
+                self._unsaved |= {run.id: run for run in runs}
+        finally:
+            self._keeping.subtract(run.id for run in runs)
+        for run, view in zip(runs, saved, strict=True):
+            self._show(run, view)
 
     def note(self, run: Run) -> None:
         """Tell of progress, and save it with the next regular save."""
         self._unsaved[run.id] = run
-        self._hub.gauge("progress", run.view, key=run.id)
+        if not self._keeping[run.id]:  # else it would tell of a state that is on its way to the history
+            run.shown = run.snapshot()
+            self._hub.gauge("progress", run.shown, key=run.id)
 
     async def losses(self, run: Run, points: int) -> list[LossPoint]:
         """The run's losses up to now; see History.losses."""
@@ -79,9 +89,11 @@ class Ledger:
         return await self.history.losses(run.id, points)
 
     def announce(self, run: Run) -> None:
-        self._hub.fact("run", run.view, key=run.id)
+        """Tell of a run as it is, which is in the history."""
+        self._show(run, run.snapshot())
 
     def announce_removal(self, run: Run) -> None:
+        run.shown = run.snapshot()
         self._hub.fact("run.removed", {"id": run.id}, key=run.id)
 
     async def try_to(self, write: Awaitable[None]) -> bool:
@@ -110,6 +122,10 @@ class Ledger:
         if text:
             self._problems[source] = text
         self._hub.fact("problem", {"problem": self.problem})
+
+    def _show(self, run: Run, view: RunView) -> None:
+        run.shown = view
+        self._hub.fact("run", view, key=run.id)
 
     async def _save_regularly(self) -> None:
         while True:

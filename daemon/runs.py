@@ -40,6 +40,7 @@ MAX_PROMPT = 1000
 @dataclass
 class Run:
     view: RunView
+    """As it is; a change of state may not be in the history yet."""
     recipe: dict[str, Any]
     """As `Recipe.model_dump` gives it."""
     position: float
@@ -50,10 +51,19 @@ class Run:
     """How it ended, while its word is not known to the library yet."""
     lost_at: Mark | None = None
     """Where it was when it last brought a worker down."""
+    shown: RunView = field(init=False)
+    """What clients were told last, and are told when they ask."""
+
+    def __post_init__(self) -> None:
+        self.shown = self.snapshot()
 
     @property
     def id(self) -> str:
         return self.view.id
+
+    def snapshot(self) -> RunView:
+        """The view as it is now, which later changes leave alone."""
+        return self.view.model_copy(update={"warnings": list(self.view.warnings)})
 
 
 class RunTable:
@@ -105,14 +115,14 @@ class RunTable:
         (self._removed if is_removed(run.view) else self._runs)[run.id] = run
 
     def ordered(self) -> list[RunView]:
-        """Running, queued, paused, then ended ones, newest first."""
+        """Running, queued, paused, then ended ones, newest first, as clients see them."""
         order = {"running": 0, "queued": 1, "paused": 2}
 
         def key(run: Run) -> tuple[int, float]:
-            place = order.get(run.view.state, 3)
-            return place, -(run.view.ended_at or run.view.created_at) if place == 3 else run.position
+            place = order.get(run.shown.state, 3)
+            return place, -(run.shown.ended_at or run.shown.created_at) if place == 3 else run.position
 
-        return [run.view for run in sorted(self._runs.values(), key=key)]
+        return [run.shown for run in sorted(self._runs.values(), key=key)]
 
     def next_waiting(self) -> Run | None:
         """The head of the queue."""

@@ -19,7 +19,7 @@ async def create_run(request: Request) -> Response:
     key = read_key(request)
     body = await read_body(request, CreateRun)
     run = await service_of(request).create_run(body.recipe, key=key)
-    return reply(run.view)
+    return reply(run.shown)
 
 
 async def list_runs(request: Request) -> Response:
@@ -32,7 +32,7 @@ async def show_run(request: Request) -> Response:
     ledger = service_of(request).ledger
     run = ledger.runs.find(request.path_params["run"])
     previews = await ledger.history.previews(run.id)
-    return reply(RunDetail(**run.view.model_dump(), recipe=run.recipe, previews=previews))
+    return reply(RunDetail(**run.shown.model_dump(), recipe=run.recipe, previews=previews))
 
 
 async def pause_run(request: Request) -> Response:
@@ -53,20 +53,20 @@ async def stop_run(request: Request) -> Response:
 async def delete_run(request: Request) -> Response:
     """Move a run that ended, with its folder, to trash/; its word stays in the embeddings folder."""
     run = await service_of(request).queue.removal.remove(request.path_params["run"])
-    return reply(run.view)
+    return reply(run.shown)
 
 
 async def restore_run(request: Request) -> Response:
     """Take a deleted run back out of trash/."""
     run = await service_of(request).queue.removal.restore(request.path_params["run"])
-    return reply(run.view)
+    return reply(run.shown)
 
 
 async def move_run(request: Request) -> Response:
     """Put a queued run elsewhere in the queue."""
     body = await read_body(request, MoveRun)
     run = await service_of(request).queue.commands.move(request.path_params["run"], body)
-    return reply(run.view)
+    return reply(run.shown)
 
 
 async def show_queue(request: Request) -> Response:
@@ -89,7 +89,7 @@ async def show_losses(request: Request) -> Response:
 
 async def _command(request: Request, command: RunCommand) -> Response:
     run = await service_of(request).queue.commands.carry_out(command, request.path_params["run"])
-    return reply(run.view)
+    return reply(run.shown)
 
 
 POINTS = Parameter("points", f"At most so many buckets, 1 to {MAX_POINTS}; 200 without it.")
