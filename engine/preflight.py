@@ -63,11 +63,12 @@ def check_recipe(
     if model and recipe.kind == "hypernetwork":
         _attempt(faults, "model", lambda: check_family(model))
     of_folder = Faults() if repeats else faults
-    folder = _attempt(of_folder, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
-    pictures = _attempt(of_folder, "data.folder", lambda: list_pictures(folder)) if folder else None
+    found = _attempt(of_folder, "data.folder", lambda: find_folder(recipe.data.folder, datasets))
+    pictures = _attempt(of_folder, "data.folder", lambda: list_pictures(found)) if found else None
     _check_captions(of_folder, pictures or ())
+    folder = found
     if repeats:
-        folder, pictures = folder or expect_folder(recipe.data.folder, datasets), pictures or ()
+        folder, pictures = found or expect_folder(recipe.data.folder, datasets), pictures or ()
     template = _attempt(faults, "data.template", lambda: find_template(recipe.data.template, templates))
     lines = _attempt(faults, "data.template", lambda: _read_lines(template, recipe)) if template else None
     if faults.items or not (model and folder and pictures is not None and template and lines):
