@@ -31,7 +31,7 @@ from engine.prompt.layout import Lexicon
 from engine.training.batches import BatchMaker, prefetch
 from engine.training.epochs import Sample, make_epochs
 from engine.training.report import Readings
-from engine.training.step import create_learner, train_step
+from engine.training.step import create_learner, predict_with_word, train_step
 
 VECTORS = 4
 """Vectors of the word."""
@@ -91,7 +91,7 @@ def _time_block(model: Model, act: Callable[[], Any], block: int) -> float:
 def _ours(model: Model, maker: BatchMaker, stop: int) -> Callable[[], None]:
     """The training step as the loop does it, with batches made ahead by the loop's own thread."""
     start = create_embedding(model, name=maker.word, init_text=INIT_WORD, vectors=VECTORS)
-    learner = create_learner(model, maker.word, start.vectors, weight_decay=0.0)
+    learner = create_learner(model, start.vectors, predict_with_word(maker.word), weight_decay=0.0)
     ahead, readings, done = prefetch(maker.make, 0, stop), Readings(model.device), iter(range(1, stop + 1))
 
     def act() -> None:
