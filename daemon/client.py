@@ -10,10 +10,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -74,6 +74,32 @@ _PATIENT = httpx2.Timeout(CHECK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
+class Shelf(Generic[Reply]):
+    """What clients do with one file of a watched folder, by the name that prompts use. Raises `NOUN.unknown`."""
+
+    def __init__(self, request: Callable[..., Awaitable[bytes]], path: str, view: type[Reply]) -> None:
+        self._request = request
+        self._path = path
+        self._view = view
+
+    async def show(self, name: str) -> Reply:
+        return await self._ask("GET", name)
+
+    async def delete(self, name: str) -> Reply:
+        """Move it to trash/; `restore` takes it back."""
+        return await self._ask("DELETE", name)
+
+    async def restore(self, name: str) -> Reply:
+        return await self._ask("POST", name, "/restore")
+
+    async def rename(self, name: str, new: str) -> Reply:
+        return await self._ask("POST", name, "/rename", {"name": new})
+
+    async def _ask(self, method: str, name: str, act: str = "", body: Mapping[str, Any] | None = None) -> Reply:
+        path = f"{self._path}/{quote(name, safe='')}{act}"
+        return _read_reply(await self._request(method, path, body=body, limits=_PATIENT), self._view)
+
+
 class Client:
     """A connection to one service; `async with` closes it. May be used by several tasks at once."""
 
@@ -82,6 +108,8 @@ class Client:
         timeout = httpx2.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         transport = httpx2.AsyncHTTPTransport(uds=str(socket))
         self._http = httpx2.AsyncClient(transport=transport, base_url="http://vocable", timeout=timeout)
+        self.word_files = Shelf(self._request, "/v1/embeddings", WordView)
+        self.hypernetwork_files = Shelf(self._request, "/v1/hypernetworks", HypernetworkView)
 
     async def __aenter__(self) -> Client:
         return self
@@ -184,20 +212,8 @@ class Client:
     async def hypernetworks(self) -> list[HypernetworkView]:
         return (await self._get("/v1/hypernetworks", HypernetworkList)).hypernetworks
 
-    async def hypernetwork(self, name: str) -> HypernetworkView:
-        """The one that has a name. Raises VocableError `hypernetwork.unknown`."""
-        return await self._get(f"/v1/hypernetworks/{quote(name, safe='')}", HypernetworkView)
-
     async def create_hypernetwork(self, request: CreateHypernetwork) -> JobView:
         return await self._check("/v1/hypernetworks", JobView, request.model_dump(mode="json"))
-
-    async def delete_hypernetwork(self, name: str) -> HypernetworkView:
-        """Move one to trash/; `restore_hypernetwork` takes it back."""
-        path = f"/v1/hypernetworks/{quote(name, safe='')}"
-        return _read_reply(await self._request("DELETE", path), HypernetworkView)
-
-    async def restore_hypernetwork(self, name: str) -> HypernetworkView:
-        return await self._post(f"/v1/hypernetworks/{quote(name, safe='')}/restore", HypernetworkView)
 
     async def inspect(self, request: InspectRequest) -> InspectReply:
         """What files of embeddings hold, and whether a model takes it."""

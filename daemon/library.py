@@ -138,6 +138,10 @@ class Library(Generic[F]):
         ]
         return [path for _, _, path in sorted(found)]
 
+    def holds_several(self, path: Path) -> bool:
+        """Whether a file of this library holds more than one thing."""
+        return path in self._entries and len(self._entries[path].found.views) > 1
+
     def usable(self) -> list[dict[str, Any]]:
         """What the worker is told: each readable thing that has its name, for any model; it knows which one it has."""
         return self._table.wire

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.library import Library
-from daemon.trash import move_away, take_back
+from daemon.tables import View
+from daemon.trash import move_away, move_file, take_back
 from engine.errors import VocableError
 from engine.names import fold_name, name_fault, sanitize_name
 from engine.text import escape
@@ -34,6 +35,38 @@ class Results:
     trash: Path
     """Where files of this folder go."""
 
+    def show(self, name: str) -> View:
+        """What has a name, or else claims it first. Raises VocableError `NOUN.unknown`."""
+        known = self.library.named(name)
+        if not known:
+            raise self.unknown(name)
+        return next((view for view in known if view["usable"]), known[0])
+
+    def unknown(self, name: str) -> VocableError:
+        title = f"There is no {self.noun} '{escape(name, 100)}'."
+        return VocableError(f"{self.noun}.unknown", title, "Names are those of the list, without a file's ending.")
+
+    def taken(self, name: str, path: Path, hint: str) -> VocableError:
+        what = "word" if self.noun == "embedding" else self.noun
+        title = f"There is a {what} '{escape(name, 100)}' already: {escape(str(path), 5000)}."
+        return VocableError(f"{self.noun}.exists", title, hint)
+
+    def check_name(self, name: str) -> None:
+        """Raises VocableError `NOUN.name`."""
+        fault = name_fault(name)
+        if fault:
+            raise VocableError(f"{self.noun}.name", f"'{escape(name, 100)}' {fault}.", "Choose another name.")
+
+    def find(self, name: str) -> Path:
+        """The file that has a name, or else claims it first. Raises VocableError `NOUN.unknown`, `NOUN.several`."""
+        known = self.library.files(name)
+        if not known:
+            raise self.unknown(name)
+        if self.library.holds_several(known[0]):
+            title = f"{escape(str(known[0]), 5000)} holds other words beside '{escape(name, 100)}'."
+            raise VocableError(f"{self.noun}.several", title, "Move the file itself, or convert the word first.")
+        return known[0]
+
 
 async def claim(results: Results, name: str, *, overwrite: bool) -> tuple[Path, Sequence[Path]]:
     """The file that something of this name is written to, and other files of that name that it replaces.
@@ -41,17 +74,12 @@ async def claim(results: Results, name: str, *, overwrite: bool) -> tuple[Path, 
     Raises:
         VocableError: `NOUN.name`; `NOUN.exists` when the name is taken and nothing may be replaced.
     """
-    fault = name_fault(name)
-    if fault:
-        raise VocableError(f"{results.noun}.name", f"'{name}' {fault}.", "Choose another name.")
+    results.check_name(name)
     destination = results.folder / f"{name}.safetensors"
     known = results.library.files(name)
     is_there = await asyncio.to_thread(os.path.lexists, destination)
     if (known or is_there) and not overwrite:
-        where = (known or [destination])[0]
-        what = "word" if results.noun == "embedding" else results.noun
-        title = f"There is a {what} '{name}' already: {where}."
-        raise VocableError(f"{results.noun}.exists", title, "Choose another name, or ask for it to be replaced.")
+        raise results.taken(name, (known or [destination])[0], "Choose another name, or ask for it to be replaced.")
     return destination, [path for path in known if path != destination]
 
 
@@ -59,15 +87,34 @@ async def delete(results: Results, name: str) -> Path:
     """Move the file that has a name to trash/, or the first of those that claim it in vain; returns which it was.
 
     Raises:
-        VocableError: `NOUN.unknown`, `disk.full`, `disk.write`.
+        VocableError: `NOUN.unknown`, `NOUN.several`, `disk.full`, `disk.write`.
     """
-    known = results.library.files(name)
-    if not known:
-        title = f"There is no {results.noun} '{escape(name, 100)}'."
-        raise VocableError(f"{results.noun}.unknown", title, "Names are those of the list, without a file's ending.")
-    await asyncio.to_thread(move_away, known[0], results.trash)
+    path = results.find(name)
+    await asyncio.to_thread(move_away, path, results.trash)
     await results.library.rescan()
-    return known[0]
+    return path
+
+
+async def rename(results: Results, name: str, new: str) -> Path:
+    """Give the file that has a name another one, in its place; returns its path.
+
+    Raises:
+        VocableError: `NOUN.unknown`, `NOUN.several`, `NOUN.name`, `NOUN.exists`, `disk.full`, `disk.write`.
+    """
+    results.check_name(new)
+    path = results.find(name)
+    others = [other for other in results.library.files(new) if other != path]
+    if others:
+        raise results.taken(new, others[0], "Choose another name, or delete that one first.")
+    target = path.with_name(f"{new}{path.suffix}")
+    try:
+        await asyncio.to_thread(move_file, path, target)
+    except VocableError as error:
+        if error.code != "file.exists":
+            raise
+        raise results.taken(new, target, "Choose another name, or delete that one first.") from None
+    await results.library.rescan()
+    return target
 
 
 async def restore(results: Results, name: str) -> Path:

@@ -13,60 +13,36 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from daemon.captions import change_captions, show_dataset
+from daemon.data import Data
 from daemon.events import Hub
 from daemon.folders import Folders
-from daemon.hashing import Hashing
 from daemon.history import History
-from daemon.hypernetworks import HYPERNETWORKS
-from daemon.inspector.inspector import Inspector
 from daemon.jobs import new_job
 from daemon.keeper import MakeWorker, Message, WorkerProcess, backoff_s
-from daemon.layouts import all_folders
 from daemon.ledger import Ledger
 from daemon.library import Library
-from daemon.listings import list_datasets, list_templates, show_template
 from daemon.paths import Workspace
 from daemon.preparation import COMMAND as PREPARER
 from daemon.preparation import FOLDER as PREPARER_FOLDER
 from daemon.preparation import Preparation, check_request
-from daemon.prompts import Prompts
-from daemon.protocol.data import CaptionChange, CaptionsReply, DatasetDetail, DatasetView, TemplateDetail, TemplateView
-from daemon.protocol.hypernetworks import CreateHypernetwork, HypernetworkView
+from daemon.protocol.hypernetworks import CreateHypernetwork
 from daemon.protocol.jobs import CreateEmbedding, EvaluateRequest, GenerateRequest, JobView
 from daemon.protocol.preprocess import PreprocessJob
 from daemon.protocol.runs import RecipeCheck
-from daemon.protocol.service import ModelView, ServerInfo, State
-from daemon.protocol.words import (
-    ConvertReply,
-    ConvertRequest,
-    InspectReply,
-    InspectRequest,
-    ParametersReply,
-    ParametersRequest,
-    TokensReply,
-    TokensRequest,
-)
+from daemon.protocol.service import ServerInfo, State
 from daemon.queue import Queue
-from daemon.recreate import recreate
-from daemon.results import Results, claim, delete, restore
 from daemon.runs import Run
 from daemon.settings import Settings
-from daemon.targets import Targets
-from daemon.wordfiles import check_absolute, convert_file, inspect_files, read_picture_text
-from daemon.words import EMBEDDINGS
+from daemon.shelves import Shelves
+from daemon.wordfiles import check_absolute
 from daemon.worker.supervise import Limits, Worker, WorkerExit
-from engine.errors import VocableError
 from engine.hypernetwork.family import check_family
-from engine.models.catalog import ModelEntry, find_model, list_models
-from engine.preflight import Resolved, check_recipe
 from engine.preprocess.caption_files import CaptionModels
-from engine.recipe import Recipe, build_recipe
+from engine.recipe import build_recipe
 from engine.text import escape
 
 _log = logging.getLogger(__name__)
@@ -98,46 +74,18 @@ class Service:
         self.hub = hub or Hub(self.boot_id)
         self.stop_asked = asyncio.Event()
         """Set when a client asked the service to stop."""
-        self._models = all_folders(workspace.root, workspace.models, "models", settings.paths.models)
-        self._datasets = all_folders(workspace.root, workspace.datasets, "datasets", settings.paths.datasets)
-        self._templates = all_folders(workspace.root, workspace.templates, "templates", settings.paths.templates)
-        self._captions = asyncio.Lock()
-        self._targets = Targets(self._models, workspace.cache)
-        self._hashing = Hashing(workspace.cache, on_hash=self._fit_words)
-        self._fitting: asyncio.Task[None] | None = None
-        self._inspector = Inspector()
+        self.data = Data(workspace, settings.paths, on_hash=lambda: self.shelves.fit())
         self.ledger = Ledger(History(workspace.database), self.hub)
-        self.library = Library(
-            EMBEDDINGS,
-            folder=workspace.embeddings,
-            cache=workspace.cache,
-            inspector=self._inspector,
-            on_change=self._words_changed,
-        )
-        self.hypernetworks = Library(
-            HYPERNETWORKS,
-            folder=workspace.hypernetworks,
-            cache=workspace.cache,
-            inspector=self._inspector,
-            on_change=self._hypernetworks_changed,
-        )
-        self._results = {
-            noun: Results(noun, library, folder, workspace.trash_for(folder))
-            for noun, library, folder in (
-                ("embedding", self.library, workspace.embeddings),
-                ("hypernetwork", self.hypernetworks, workspace.hypernetworks),
-            )
-        }
-        self._prompts = Prompts(self.library, self.hypernetworks, self._targets)
+        self.shelves = Shelves(workspace, self.data, self._shelf_changed)
         self.queue = Queue(
             workspace,
             self.ledger,
             self.hub,
             make_worker or self._start_supervising,
-            self._worker_settings(),
-            known=lambda: {"words": self.library.usable(), "hypernetworks": self.hypernetworks.usable()},
-            rescan=self._rescan,
-            on_model=self._model_changed,
+            self.data.for_worker(),
+            known=self.shelves.usable,
+            rescan=self.shelves.rescan,
+            on_model=self.shelves.use_model,
             idle_unload_s=settings.service.idle_unload_s,
             backoff=backoff,
         )
@@ -151,8 +99,7 @@ class Service:
         self.folders = Folders(workspace, self.hub, self.ledger, lambda values, key: self.create_run(values, key=key))
 
     async def start(self) -> None:
-        await asyncio.gather(self.library.start(), self.hypernetworks.start())
-        self._fit_words()
+        await self.shelves.start()
         await self.queue.start()
         self.preparation.start()
         self.folders.start()
@@ -160,11 +107,7 @@ class Service:
     async def stop(self, reason: str, *, timeout_s: float) -> None:
         """Checkpoint, save, say `bye`; afterwards nothing of the service is left but the socket."""
         await asyncio.gather(self.queue.stop(timeout_s=timeout_s), self.preparation.stop(), self.folders.stop())
-        await self._hashing.stop()
-        if self._fitting:
-            self._fitting.cancel()
-        await asyncio.gather(self.library.stop(), self.hypernetworks.stop())
-        await self._inspector.close()
+        await asyncio.gather(self.data.stop(), self.shelves.stop())
         self.hub.close(reason)
 
     def apply_settings(self, settings: Settings) -> list[str]:
@@ -177,10 +120,8 @@ class Service:
         self.settings = settings.model_copy(
             update={"service": settings.service.model_copy(update={"group": old.service.group})}
         )
-        self._models[:] = all_folders(self.workspace.root, self.workspace.models, "models", paths.models)
-        self._datasets[:] = all_folders(self.workspace.root, self.workspace.datasets, "datasets", paths.datasets)
-        self._templates[:] = all_folders(self.workspace.root, self.workspace.templates, "templates", paths.templates)
-        self.queue.apply_settings(self._worker_settings(), idle_unload_s=settings.service.idle_unload_s)
+        self.data.use(paths)
+        self.queue.apply_settings(self.data.for_worker(), idle_unload_s=settings.service.idle_unload_s)
         changed_paths = [(name, value) for name, value in paths if value != getattr(old.paths, name)]
         notes = [f"paths.{name} = {value}" for name, value in changed_paths if name != "runs"]
         notes += ["paths.runs changes with the next start" for name, _ in changed_paths if name == "runs"]
@@ -196,7 +137,7 @@ class Service:
 
     def look_soon(self) -> None:
         """Look through all watched folders now: something may have changed there that nobody was told of."""
-        self.library.look_soon()
+        self.shelves.look_soon()
         self.folders.look_soon()
 
     def info(self) -> ServerInfo:
@@ -221,15 +162,11 @@ class Service:
             words=[],
             worker=self.queue.keeper.view,
             queue=self.queue.view(),
-            folders={
-                "embeddings": self.library.health(),
-                "hypernetworks": self.hypernetworks.health(),
-                **self.folders.health(),
-            },
+            folders={**self.shelves.health(), **self.folders.health()},
             problem=self.ledger.problem,
         )
         rest = state.model_dump_json(exclude={"words", "hypernetworks"}).encode()
-        words, hypernetworks = self.library.table.json, self.hypernetworks.table.json
+        words, hypernetworks = self.shelves.words.table.json, self.shelves.hypernetworks.table.json
         return rest[:-1] + b',"words":' + words + b',"hypernetworks":' + hypernetworks + b"}"
 
     async def create_run(self, values: Mapping[str, Any], *, key: str) -> Run:
@@ -243,17 +180,17 @@ class Service:
         if known:
             return known
         recipe = build_recipe(values)
-        await self._resolve(recipe)
+        await self.data.resolve(recipe)
         return await self.queue.commands.create(recipe, key=key, digest=digest)
 
     async def check_recipe(self, values: Mapping[str, Any]) -> RecipeCheck:
         """What a run of this recipe would use; nothing is queued. Raises RecipeError with all faults at once."""
         recipe = build_recipe(values)
-        found = await self._resolve(recipe)
+        found = await self.data.resolve(recipe)
         other = self.ledger.runs.namesake(recipe.kind, recipe.name)
         warnings = [
             f"{view['path']} is replaced when the run ends; a copy goes to trash/."
-            for view in self._results[recipe.kind].library.named(recipe.name)
+            for view in self.shelves.named(recipe.kind, recipe.name)
         ]
         if other:
             warnings.append(f"Run {other.id} ({other.view.state}) trains '{escape(recipe.name)}' already.")
@@ -268,56 +205,14 @@ class Service:
             warnings=warnings,
         )
 
-    async def _resolve(self, recipe: Recipe) -> Resolved:
-        return await asyncio.to_thread(
-            check_recipe,
-            recipe,
-            models=self._models,
-            datasets=self._datasets,
-            templates=self._templates,
-            cache=self.workspace.cache,
-            wait=False,
-        )
-
-    async def models(self) -> list[ModelView]:
-        cache = self.workspace.cache
-        entries = await asyncio.to_thread(lambda: list_models(self._models, cache=cache, wait=False))
-        self._hashing.take(entry.path for entry in entries if not entry.hash)
-        return [
-            ModelView(**{**asdict(entry), "path": str(entry.path), "name": escape(entry.name)}) for entry in entries
-        ]
-
-    async def templates(self) -> list[TemplateView]:
-        return await asyncio.to_thread(list_templates, self._templates)
-
-    async def datasets(self) -> list[DatasetView]:
-        return await asyncio.to_thread(list_datasets, self._datasets)
-
-    async def template(self, name: str) -> TemplateDetail:
-        """Raises VocableError `template.unknown`."""
-        return await asyncio.to_thread(show_template, name, self._templates)
-
-    @property
-    def dataset_folders(self) -> Sequence[Path]:
-        return tuple(self._datasets)
-
-    async def dataset(self, name: str) -> DatasetDetail:
-        """Raises VocableError `dataset.missing` or `dataset.unreadable`."""
-        return await asyncio.to_thread(show_dataset, name, self.dataset_folders)
-
-    async def change_captions(self, name: str, changes: Sequence[CaptionChange]) -> CaptionsReply:
-        """Change captions, one client after the other; see daemon.captions for what it raises."""
-        async with self._captions:
-            return await asyncio.to_thread(change_captions, name, changes, self.dataset_folders)
-
     async def generate(self, request: GenerateRequest) -> JobView:
         check_absolute("output", request.output)
-        await self._check_model(request.model)
+        await self.data.find_model(request.model)
         return self._add_job("generate", request.model_dump(mode="json"))
 
     async def evaluate(self, request: EvaluateRequest) -> JobView:
         check_absolute("folder", request.folder)
-        await self._check_model(request.model)
+        await self.data.find_model(request.model)
         return self._add_job("evaluate", request.model_dump(mode="json"))
 
     async def preprocess(self, asked: PreprocessJob, *, key: str) -> JobView:
@@ -331,7 +226,7 @@ class Service:
         values = asked.model_dump(mode="json")
         digest = digest_of(values)
         if self.queue.jobs.find_request(key, digest) is None:
-            await asyncio.to_thread(check_request, asked, self.dataset_folders, self._caption_models())
+            await asyncio.to_thread(check_request, asked, self.data.dataset_folders, self._caption_models())
         known = self.queue.jobs.find_request(key, digest)
         if known:
             return known.view
@@ -351,51 +246,16 @@ class Service:
         Raises:
             VocableError: `embedding.name`, `embedding.exists`, `model.*`.
         """
-        await self._check_model(request.model)
-        destination, others = await claim(self._results["embedding"], request.name, overwrite=request.overwrite)
+        await self.data.find_model(request.model)
+        destination, others = await self.shelves.claim("embedding", request.name, overwrite=request.overwrite)
         return self._add_job("create", request.model_dump(mode="json"), destination=destination, replaces=others)
 
     async def create_hypernetwork(self, request: CreateHypernetwork) -> JobView:
         """As `create_embedding`. Raises VocableError `hypernetwork.{name,exists,model}`, `model.*`."""
-        await asyncio.to_thread(lambda: check_family(self._find_model(request.model)))
-        destination, others = await claim(self._results["hypernetwork"], request.name, overwrite=request.overwrite)
+        check_family(await self.data.find_model(request.model))
+        destination, others = await self.shelves.claim("hypernetwork", request.name, overwrite=request.overwrite)
         values = request.model_dump(mode="json")
         return self._add_job("create_hypernetwork", values, destination=destination, replaces=others)
-
-    def hypernetwork(self, name: str) -> HypernetworkView:
-        """The one that has a name, or the first that claims it in vain. Raises VocableError `hypernetwork.unknown`."""
-        known = self.hypernetworks.named(name)
-        if not known:
-            title = f"There is no hypernetwork '{escape(name, 100)}'."
-            raise VocableError("hypernetwork.unknown", title, "List them with: vocable hypernet list")
-        return HypernetworkView(**next((view for view in known if view["usable"]), known[0]))
-
-    async def delete_hypernetwork(self, name: str) -> HypernetworkView:
-        """Move one to trash/; it is told as it was. Raises VocableError `hypernetwork.unknown`, `disk.*`."""
-        view = self.hypernetwork(name)
-        await delete(self._results["hypernetwork"], name)
-        return view
-
-    async def restore_hypernetwork(self, name: str) -> HypernetworkView:
-        """Take one back out of trash/. Raises VocableError `file.absent`, `hypernetwork.exists`, `disk.*`."""
-        await restore(self._results["hypernetwork"], name)
-        return self.hypernetwork(name)
-
-    async def inspect(self, request: InspectRequest) -> InspectReply:
-        """Say what files hold; see inspect_files. Raises VocableError `model.*` for the model to compare with."""
-        return await inspect_files(self._inspector, request, await self._targets.find(request.model))
-
-    async def convert(self, request: ConvertRequest) -> ConvertReply:
-        return await convert_file(self._inspector, request)
-
-    async def count_tokens(self, request: TokensRequest) -> TokensReply:
-        return await self._prompts.count(request, request.model)
-
-    async def read_parameters(self, request: ParametersRequest) -> ParametersReply:
-        """Make a request of what a picture says; see recreate."""
-        path = Path(check_absolute("path", request.path))
-        text = await read_picture_text(self._inspector, path)
-        return await asyncio.to_thread(recreate, text, path, self._models, self.library.usable())
 
     def _add_job(
         self, kind: str, request: Message, *, destination: Path | None = None, replaces: Sequence[Path] = ()
@@ -403,12 +263,6 @@ class Service:
         job = new_job(kind, request, destination=destination, replaces=replaces)
         self.queue.add_job(job)
         return job.view
-
-    async def _check_model(self, reference: str) -> None:
-        await asyncio.to_thread(self._find_model, reference)
-
-    def _find_model(self, reference: str) -> ModelEntry:
-        return find_model(reference, self._models, cache=self.workspace.cache, wait=False)
 
     def _start_supervising(
         self, on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]
@@ -426,7 +280,7 @@ class Service:
     def _preparer_settings(self) -> Message:
         models = self._caption_models()
         return {
-            "datasets": [str(path) for path in self._datasets],
+            "datasets": [str(path) for path in self.data.dataset_folders],
             "blip": str(models.blip),
             "tagger": str(models.tagger),
             "processes": self.settings.preprocess.processes,
@@ -441,46 +295,9 @@ class Service:
         """A run that trains has its device for itself."""
         return "cpu" if self.queue.is_training else self.settings.preprocess.device
 
-    def _worker_settings(self) -> Message:
-        return {
-            "models": [str(path) for path in self._models],
-            "datasets": [str(path) for path in self._datasets],
-            "templates": [str(path) for path in self._templates],
-            "latents": str(self.workspace.latents),
-            "cache": str(self.workspace.cache),
-        }
-
-    def _words_changed(self) -> None:
-        table = self.library.table
-        self.hub.fact("words", {"count": len(table.views), "usable": table.usable})
+    def _shelf_changed(self, topic: str, library: Library[Any]) -> None:
+        self.hub.fact(topic, {"count": len(library.table.views), "usable": library.table.usable})
         self.queue.reports.send_words()
-
-    def _hypernetworks_changed(self) -> None:
-        table = self.hypernetworks.table
-        self.hub.fact("hypernetworks", {"count": len(table.views), "usable": table.usable})
-        self.queue.reports.send_words()
-
-    async def _rescan(self) -> None:
-        await asyncio.gather(self.library.rescan(), self.hypernetworks.rescan())
-
-    def _model_changed(self, message: Message) -> None:
-        """Words are shown as usable or not for the model that was loaded last, before the first for the starter."""
-        name, path = str(message["name"]), str(message.get("path") or message["name"])
-        if name and self._targets.use(name, path):
-            self._fit_words()
-
-    def _fit_words(self) -> None:
-        if self._fitting:
-            self._fitting.cancel()
-        self._fitting = asyncio.create_task(self._fit())
-
-    async def _fit(self) -> None:
-        try:
-            target = await self._targets.find("")
-            self.library.fit(target)
-            self.hypernetworks.fit(target)
-        except VocableError as error:
-            _log.warning("words and hypernetworks cannot be compared with the model: %s", error.title)
 
 
 def digest_of(values: Mapping[str, Any]) -> str:

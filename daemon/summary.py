@@ -38,10 +38,10 @@ def dump_state(service: Service, connections: int) -> str:
         "jobs": [
             job.view.model_dump(mode="json", include={"id", "kind", "state"}) for job in service.queue.jobs.open()
         ],
-        "words": len(service.library.table.views),
-        "hypernetworks": len(service.hypernetworks.table.views),
+        "words": len(service.shelves.words.table.views),
+        "hypernetworks": len(service.shelves.hypernetworks.table.views),
         "worker": service.queue.keeper.view.model_dump(mode="json"),
-        "embeddings": service.library.health(),
+        "embeddings": service.shelves.words.health(),
         "problem": service.ledger.problem,
     }
     return json.dumps(values)

@@ -5,7 +5,10 @@ Called in threads by the queue.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import filecmp
+import itertools
 import os
 import shutil
 import threading
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import VocableError
-from engine.files import make_folder, sync, sync_folder, write_atomically, write_error
+from engine.files import make_folder, put_in_place, sync, sync_folder, write_atomically, write_error
 
 
 def keep_copy(path: Path, trash: Path) -> None:
@@ -26,8 +29,10 @@ def keep_copy(path: Path, trash: Path) -> None:
         status = path.stat()
     except FileNotFoundError:
         return
-    kept = trash / f"{path.stem}-{status.st_mtime_ns}{path.suffix}"
-    if kept.exists():
+    except OSError as error:
+        raise write_error(path, error) from error
+    kept = _find_place(path, status, trash)
+    if kept is None:
         return
     make_folder(trash)
     try:
@@ -39,9 +44,16 @@ def keep_copy(path: Path, trash: Path) -> None:
 
 
 def move_away(path: Path, trash: Path) -> None:
-    """Move the file at `path` into `trash`; that it is gone already is no error."""
+    """Move the file at `path` into `trash`; that it is gone already is no error.
+
+    Raises:
+        VocableError: `disk.full` or `disk.write`; the file is where it was.
+    """
     keep_copy(path, trash)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def take_back(kept: Path, path: Path) -> None:
@@ -51,7 +63,44 @@ def take_back(kept: Path, path: Path) -> None:
         VocableError: `file.exists` when there is another by now; `disk.full` or `disk.write`.
     """
     write_atomically(path, _read(kept), overwrite=False)
-    kept.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is back; what stays in the trash does no harm
+        kept.unlink()
+
+
+def _find_place(path: Path, status: os.stat_result, trash: Path) -> Path | None:
+    """The name for a file in `trash`; None when it lies there already.
+
+    Archives and tools give many files the same time, so that another content may have the name; then the number in it
+    counts up.
+    """
+    for number in itertools.count(status.st_mtime_ns):
+        kept = trash / f"{path.stem}-{number}{path.suffix}"
+        try:
+            if not os.path.lexists(kept):
+                return kept
+            if kept.is_file() and filecmp.cmp(path, kept, shallow=False):
+                return None
+        except FileNotFoundError:
+            return kept  # it went away meanwhile
+        except OSError as error:
+            raise write_error(kept, error) from error
+    raise AssertionError("there is always a higher number")
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Give a file another name that nothing has.
+
+    Raises:
+        VocableError: `file.exists`; `disk.full` or `disk.write`.
+    """
+    if path == target:
+        return
+    try:
+        put_in_place(path, target)
+        path.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise write_error(target, error) from error
 
 
 def is_fetchable(folder: Path) -> bool:

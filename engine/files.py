@@ -100,7 +100,7 @@ def write_atomically(
         if overwrite:
             os.replace(temporary, path)
         else:
-            _put_in_place(temporary, path)
+            put_in_place(temporary, path)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
@@ -128,17 +128,17 @@ def remove_remains(folder: Path) -> list[Path]:
     return removed
 
 
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file a name that nothing has. Raises VocableError `file.exists`."""
+def put_in_place(file: Path, path: Path) -> None:
+    """Give a file a name that nothing has; the old one may be left to it. Raises OSError, VocableError `file.exists`."""
     try:
-        os.link(temporary, path)
+        os.link(file, path)
     except FileExistsError:
         hint = "Choose another name, or ask for it to be replaced."
         raise VocableError("file.exists", f"There is a file {path} already.", hint) from None
     except OSError:  # a file system without hard links: look, then rename
         if os.path.lexists(path):
             raise VocableError("file.exists", f"There is a file {path} already.", "Choose another name.") from None
-        os.replace(temporary, path)
+        os.replace(file, path)
 
 
 def append(path: Path, data: bytes) -> None:

@@ -23,34 +23,34 @@ from daemon.protocol.data import (
 
 async def show_templates(request: Request) -> Response:
     """List the prompt templates, those that come with the program among them."""
-    return reply(TemplateList(templates=await service_of(request).templates()))
+    return reply(TemplateList(templates=await service_of(request).data.templates()))
 
 
 async def show_datasets(request: Request) -> Response:
     """List the datasets with their counts of pictures and captions."""
-    return reply(DatasetList(datasets=await service_of(request).datasets()))
+    return reply(DatasetList(datasets=await service_of(request).data.datasets()))
 
 
 async def show_template(request: Request) -> Response:
     """Show the prompts of a template."""
-    return reply(await service_of(request).template(request.path_params["name"]))
+    return reply(await service_of(request).data.template(request.path_params["name"]))
 
 
 async def show_dataset(request: Request) -> Response:
     """Show the pictures of a dataset with their captions."""
-    return reply(await service_of(request).dataset(request.path_params["name"]))
+    return reply(await service_of(request).data.dataset(request.path_params["name"]))
 
 
 async def send_picture(request: Request) -> Response:
     """Send a picture of a dataset."""
     name, picture = request.path_params["name"], request.path_params["picture"]
-    return FileReply(picture, partial(open_picture, name, picture, service_of(request).dataset_folders))
+    return FileReply(picture, partial(open_picture, name, picture, service_of(request).data.dataset_folders))
 
 
 async def change_captions(request: Request) -> Response:
     """Write captions beside pictures, or remove them; the reply says how to undo it."""
     body = await read_body(request, ChangeCaptions)
-    return reply(await service_of(request).change_captions(request.path_params["name"], body.changes))
+    return reply(await service_of(request).data.change_captions(request.path_params["name"], body.changes))
 
 
 routes = [

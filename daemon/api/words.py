@@ -8,8 +8,9 @@ from starlette.responses import Response
 from daemon.api.bodies import read_body, reply, service_of
 from daemon.api.jobs import ADDING
 from daemon.api.routes import Endpoint
+from daemon.api.shelves import shelf_routes
 from daemon.protocol.jobs import CreateEmbedding, JobView
-from daemon.protocol.service import ModelList, WordList
+from daemon.protocol.service import ModelList, WordList, WordView
 from daemon.protocol.words import (
     ConvertReply,
     ConvertRequest,
@@ -24,7 +25,7 @@ from daemon.protocol.words import (
 
 async def list_words(request: Request) -> Response:
     """List every word of the embeddings folder, and every file of it that holds none, with the reason."""
-    content = b'{"words":' + service_of(request).library.table.json + b"}"
+    content = b'{"words":' + service_of(request).shelves.words.table.json + b"}"
     return Response(content, media_type="application/json")
 
 
@@ -36,31 +37,31 @@ async def create_word(request: Request) -> Response:
 
 async def list_models(request: Request) -> Response:
     """List the base models that recipes and requests can name, the starter first."""
-    return reply(ModelList(models=await service_of(request).models()))
+    return reply(ModelList(models=await service_of(request).data.models()))
 
 
 async def inspect(request: Request) -> Response:
     """Say what files of embeddings and hypernetworks hold; one that cannot be read is told in its own entry."""
     body = await read_body(request, InspectRequest)
-    return reply(await service_of(request).inspect(body))
+    return reply(await service_of(request).shelves.inspect(body))
 
 
 async def convert(request: Request) -> Response:
     """Write a word or a hypernetwork in another format."""
     body = await read_body(request, ConvertRequest)
-    return reply(await service_of(request).convert(body))
+    return reply(await service_of(request).shelves.convert(body))
 
 
 async def count_tokens(request: Request) -> Response:
     """Count what a prompt takes and say which words are found in it."""
     body = await read_body(request, TokensRequest)
-    return reply(await service_of(request).count_tokens(body))
+    return reply(await service_of(request).shelves.count_tokens(body))
 
 
 async def read_parameters(request: Request) -> Response:
     """Say how a picture was made, as the request that makes it again."""
     body = await read_body(request, ParametersRequest)
-    return reply(await service_of(request).read_parameters(body))
+    return reply(await service_of(request).shelves.read_parameters(body))
 
 
 FINDING = ("model.unknown", "model.unreadable")
@@ -86,6 +87,7 @@ routes = [
         body=CreateEmbedding,
         codes=(*ADDING, "embedding.exists", "embedding.name"),
     ),
+    *shelf_routes("/v1/embeddings", "embedding", WordView),
     Endpoint("POST", "/v1/inspect", inspect, InspectReply, body=InspectRequest, codes=FINDING),
     Endpoint("POST", "/v1/convert", convert, ConvertReply, body=ConvertRequest, codes=CONVERTING),
     Endpoint(

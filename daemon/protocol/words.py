@@ -171,3 +171,10 @@ class ParametersReply(BaseModel):
     """Ready to be sent once `output` is set; `output` is the picture's own path with `-again` before the suffix."""
     notes: list[str] = Field(default_factory=list)
     """What could not be carried over: an unknown sampler, a model that is not here, other words of the same names."""
+
+
+class Rename(BaseModel, extra="forbid"):
+    """Body of `POST /v1/embeddings/NAME/rename` and `POST /v1/hypernetworks/NAME/rename`."""
+
+    name: str = Field(max_length=1000)
+    """The new name; the file keeps its folder and its extension."""

@@ -138,6 +138,7 @@ REQUESTS: dict[str, Request] = {
     "embedding.shape": convert(
         lambda stage: {"path": stage.file("s.safetensors", tensors(emb_params=np.zeros((1, 1, 64), np.float32)))}
     ),
+    "embedding.unknown": lambda stage: ("POST", "/v1/embeddings/none/rename", {"name": "other"}),
     "embedding.unreadable": convert(lambda stage: {"path": stage.file("cut.pt", b"PK\3\4")}),
     "embedding.unsupported": convert(
         lambda stage: {
@@ -203,17 +204,17 @@ async def bad_disk(stage: Stage) -> Answer:
 
 
 async def lost_inspector(stage: Stage) -> Answer:
-    stage.patch.setattr("daemon.service.Inspector", partial(Inspector, wall_s=0.0))
+    stage.patch.setattr("daemon.shelves.Inspector", partial(Inspector, wall_s=0.0))
     return await ask_to_convert(stage)
 
 
 async def no_inspector(stage: Stage) -> Answer:
-    stage.patch.setattr("daemon.service.Inspector", partial(Inspector, command=("/bin/true",)))
+    stage.patch.setattr("daemon.shelves.Inspector", partial(Inspector, command=("/bin/true",)))
     return await ask_to_convert(stage)
 
 
 async def unequal_network(stage: Stage) -> Answer:
-    stage.patch.setattr("daemon.service.Inspector", partial(Inspector, command=(sys.executable, "-c", UNEQUAL)))
+    stage.patch.setattr("daemon.shelves.Inspector", partial(Inspector, command=(sys.executable, "-c", UNEQUAL)))
     path = stage.file("ink.pt", webui_file())
     async with stage.service() as (_, http):
         return await read(http.post("/v1/convert", json=stage.body(path=path)))
@@ -228,7 +229,7 @@ main.main()
 
 
 async def sdxl(stage: Stage) -> Answer:
-    stage.patch.setattr("daemon.service.find_model", lambda *_, **__: replace(STARTER, family="sdxl"))
+    stage.patch.setattr("daemon.data.find_model", lambda *_, **__: replace(STARTER, family="sdxl"))
     async with stage.service() as (_, http):
         return await read(http.post("/v1/hypernetworks", json={"name": "ink", "model": "tiny"}))
 

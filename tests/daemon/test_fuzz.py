@@ -84,7 +84,7 @@ def children() -> list[str]:
 async def test_a_service_lives_with_whatever_is_dropped_into_its_folder(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr("daemon.service.Inspector", Audited)
+    monkeypatch.setattr("daemon.shelves.Inspector", Audited)
     before = len(os.listdir("/proc/self/fd")), children()
     files = mutants(SEED, count)
     async with serving(workspace) as running:

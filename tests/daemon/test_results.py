@@ -1,19 +1,21 @@
-"""Hypernetworks of a real service: runs that make them, files that go and come back, news of them."""
+"""Words and hypernetworks of a real service: runs that make them, files that go and come back, news of them."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daemon.protocol.hypernetworks import CreateHypernetwork
 from daemon.protocol.service import StreamLine
+from engine.embedding.tensors import encode_tensors
 from engine.errors import VocableError
 from tests.daemon.conftest import PATIENCE_S, Running, StandIn, recipe
 from tests.daemon.networks import network_file, webui_file
 from tests.daemon.test_wordfiles import code_of
-from tests.daemon.words import drop
+from tests.daemon.words import drop, word_file
 
 
 async def until_usable(running: Running, *names: str) -> None:
@@ -48,7 +50,7 @@ async def test_a_run_of_a_hypernetwork_writes_to_its_folder_beside_a_word_of_the
     worker.tell(run.id, event="ended", outcome="finished", step=100, embedding=str(path))
     view = await running.until_state(run.id, "finished")
     assert view.embedding == str(path)
-    assert (await running.client.hypernetwork("Ink")).usable
+    assert (await running.client.hypernetwork_files.show("Ink")).usable
 
 
 async def test_what_a_run_or_a_new_one_replaces_is_kept_and_can_be_taken_back(running: Running) -> None:
@@ -76,19 +78,19 @@ async def test_one_is_deleted_and_taken_back_as_it_was(running: Running) -> None
     path = running.workspace.hypernetworks / "red ink.pt"
     path.write_bytes(webui_file(0.5))
     await until_usable(running, "red ink")
-    before = await running.client.hypernetwork("RED INK")
-    assert await running.client.delete_hypernetwork("red ink") == before
+    before = await running.client.hypernetwork_files.show("RED INK")
+    assert await running.client.hypernetwork_files.delete("red ink") == before
     assert await running.client.hypernetworks() == []
-    assert await code_of(running.client.delete_hypernetwork("red ink")) == "hypernetwork.unknown"
+    assert await code_of(running.client.hypernetwork_files.delete("red ink")) == "hypernetwork.unknown"
     path.write_bytes(webui_file(0.75))
-    assert await code_of(running.client.restore_hypernetwork("red ink")) == "hypernetwork.exists"
+    assert await code_of(running.client.hypernetwork_files.restore("red ink")) == "hypernetwork.exists"
     path.unlink()
-    await running.client.restore_hypernetwork("red ink")
+    await running.client.hypernetwork_files.restore("red ink")
     assert read(path) == webui_file(0.5)
     await until_usable(running, "red ink")
-    assert await code_of(running.client.restore_hypernetwork("red ink")) == "file.absent"
-    await running.client.delete_hypernetwork("red ink")
-    await running.client.restore_hypernetwork("red ink")
+    assert await code_of(running.client.hypernetwork_files.restore("red ink")) == "file.absent"
+    await running.client.hypernetwork_files.delete("red ink")
+    await running.client.hypernetwork_files.restore("red ink")
     assert list((running.workspace.trash / "hypernetworks").iterdir()) == []
 
 
@@ -133,3 +135,40 @@ async def counted(stream: object) -> dict[str, object]:
         if line.topic == "hypernetworks" and line.data["count"] == 2:
             return line.data
     raise AssertionError("the stream ended")
+
+
+async def test_a_word_is_renamed_deleted_and_taken_back(running: Running) -> None:
+    folder, files = running.workspace.embeddings, running.client.word_files
+    (folder / "sub").mkdir()
+    (folder / "sub" / "fox.safetensors").write_bytes(word_file())
+    (folder / "owl.safetensors").write_bytes(word_file(vectors=2))
+    await until_word(running, "fox", "owl")
+    renamed = await files.rename("FOX", "red fox")
+    assert (renamed.name, renamed.path) == ("red fox", str(folder / "sub" / "red fox.safetensors"))
+    assert read(Path(renamed.path)) == word_file()
+    assert {word.name for word in await running.client.words()} == {"red fox", "owl"}
+    assert await code_of(files.rename("owl", "Red Fox")) == "embedding.exists"
+    assert await code_of(files.rename("owl", "a/b")) == "embedding.name"
+    assert await code_of(files.rename("fox", "elk")) == "embedding.unknown"
+    assert (await files.rename("owl", "OWL")).name == "OWL"
+    await files.delete("red fox")
+    assert {word.name for word in await running.client.words()} == {"OWL"}
+    assert (await files.restore("red fox")).path == str(folder / "red fox.safetensors")
+
+
+async def test_a_file_of_several_words_is_not_moved_for_one_of_them(running: Running) -> None:
+    path = running.workspace.embeddings / "lora.safetensors"
+    rows = np.ones((1, 64), np.float32)
+    names = ("fox", "owl")
+    tensors = {f"bundle_emb.{name}.string_to_param.*": rows * (place + 1) for place, name in enumerate(names)}
+    path.write_bytes(encode_tensors({**tensors, "lora_a": rows}, {}))
+    await until_word(running, *names)
+    assert await code_of(running.client.word_files.delete("fox")) == "embedding.several"
+    assert await code_of(running.client.word_files.rename("fox", "elk")) == "embedding.several"
+    assert path.exists()
+
+
+async def until_word(running: Running, *names: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not set(names) <= {word.name for word in await running.client.words()}:
+            pass

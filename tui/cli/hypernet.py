@@ -1,4 +1,4 @@
-"""`hypernet list`, `new`, `delete` and `restore`: the hypernetworks that prompts name by `<hypernet:NAME:STRENGTH>`."""
+"""`hypernet`: the hypernetworks that prompts name by `<hypernet:NAME:STRENGTH>`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import VocableError
+from tui.cli.named_files import add_file_commands
 from tui.cli.output import print_json, print_table, print_text, say
 from tui.cli.session import AsJson, ask, build_request, connect, run_waiting, session_of
 
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from daemon.paths import Workspace
     from daemon.protocol.hypernetworks import CreateHypernetwork, HypernetworkView
 
-app = typer.Typer(help="Hypernetworks: list them, make, delete and take one back.", no_args_is_help=True)
+app = typer.Typer(help="Hypernetworks: list them, make, rename, delete and take one back.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the hypernetwork.", show_default=False)]
+add_file_commands(app, "hypernetwork", "hypernet", lambda client: client.hypernetwork_files)
 
 
 @app.command("list")
@@ -83,26 +84,6 @@ def new_hypernetwork(
         print_json({"name": name, "hypernetwork": path})
     else:
         print_text(path)
-
-
-@app.command("delete")
-def delete_hypernetwork(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
-    """Move a hypernetwork's file to trash/, from where `restore` takes it back."""
-    network = ask(ctx, lambda client: client.delete_hypernetwork(name))
-    if as_json:
-        print_json(network)
-    else:
-        say(f"{network.path} is in trash/; {session_of(ctx).command('hypernet', 'restore', network.name)}")
-
-
-@app.command("restore")
-def restore_hypernetwork(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
-    """Take the hypernetwork of this name that was deleted or replaced last back out of trash/."""
-    network = ask(ctx, lambda client: client.restore_hypernetwork(name))
-    if as_json:
-        print_json(network)
-    else:
-        print_text(network.path)
 
 
 def read_numbers(option: str, text: str | None) -> list[float] | None:

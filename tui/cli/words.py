@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tui.cli.named_files import add_file_commands
 from tui.cli.output import print_json, print_table, print_text, say
 from tui.cli.session import AsJson, ask, build_request, connect, run_waiting, session_of
 
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     from daemon.protocol.service import WordView
 
 
+app = typer.Typer(invoke_without_command=True)
+
+add_file_commands(app, "word", "words", lambda client: client.word_files)
+
+
+@app.callback()
 def list_words(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List the words of the embeddings folder, with the reason where one cannot be used."""
+    """List the words of the embeddings folder, with the reason where one cannot be used; rename, delete or restore one.
+
+    Without a command they are listed.
+    """
+    if ctx.invoked_subcommand:
+        return
     words = ask(ctx, lambda client: client.words())
     if as_json:
         print_json(words)
