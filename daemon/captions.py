@@ -7,6 +7,7 @@ meanwhile is lost; the text that was replaced is answered, and given back undoes
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def _describe(path: Path) -> PictureView | None:
         status = path.stat()
     except OSError:
         return None  # it went away meanwhile
+    if not stat.S_ISREG(status.st_mode):
+        return None
     view = PictureView(name=path.name, size=status.st_size, modified_at=status.st_mtime_ns / 1e9)
     try:
         return view.model_copy(update={"caption": read_caption(path), "text": _read(path.with_suffix(".txt"))})
@@ -107,8 +110,7 @@ def _describe(path: Path) -> PictureView | None:
 def _read(path: Path) -> str | None:
     """The whole text of a caption file, None when there is none. Raises VocableError `dataset.caption`."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CAPTION_BYTES + 1)
+        data = _read_bytes(path)
         if len(data) > MAX_CAPTION_BYTES:
             raise _unreadable(path, f"it is larger than {MAX_CAPTION_BYTES // 1024} KiB")
         return data.decode()
@@ -118,6 +120,18 @@ def _read(path: Path) -> str | None:
         raise _unreadable(path, error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise _unreadable(path, "it is not UTF-8") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The beginning of a file, one byte more than a caption may have; a pipe is not waited for."""
+    handle = os.open(path, _FILE)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _unreadable(path, "it is no file")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(MAX_CAPTION_BYTES + 1)
+    finally:
+        os.close(handle)
 
 
 def _write(path: Path, text: str | None) -> None:

@@ -52,6 +52,20 @@ def test_an_unreadable_caption_is_told_beside_its_picture(folders: list[Path]) -
     assert second.error is None
 
 
+def test_a_pipe_or_folder_beside_a_picture_is_no_caption_and_holds_nobody_up(folders: list[Path]) -> None:
+    os.mkfifo(folders[0] / "fox" / "10-a red fox.txt")
+    (folders[0] / "fox" / "3.png").touch()
+    (folders[0] / "fox" / "3.txt").mkdir()
+    errors = [file.error and file.error.code for file in show_dataset("fox", folders).files]
+    assert errors == [None, "dataset.caption", "dataset.caption"]
+    assert code_of(folders, change("10-a red fox.png", "new", None)) == "dataset.caption"
+
+
+def test_a_folder_with_a_pictures_ending_is_no_picture(folders: list[Path]) -> None:
+    (folders[0] / "fox" / "album.png").mkdir()
+    assert [file.name for file in show_dataset("fox", folders).files] == ["2.jpg", "10-a red fox.png"]
+
+
 @pytest.mark.parametrize("name", ["../datasets/fox", ".", "..", "", "none", "fox/", "fox\0", "a" * 300])
 def test_no_name_leads_out_of_the_datasets(folders: list[Path], name: str) -> None:
     with pytest.raises(VocableError) as caught:
