@@ -30,16 +30,20 @@ class Hashing:
         self._cache = cache
         self._on_hash = on_hash
         self._waiting: dict[Path, None] = {}
+        self._is_stopped = False
         self._task: asyncio.Task[None] | None = None
 
     def take(self, paths: Iterable[Path]) -> None:
         """Hash these models when their turn comes; those that wait already wait once."""
+        if self._is_stopped:
+            return
         self._waiting |= dict.fromkeys(paths)
         if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
         """Begin no further file; the one at hand ends with the process."""
+        self._is_stopped = True
         self._waiting.clear()
         if self._task:
             self._task.cancel()
@@ -53,6 +57,8 @@ class Hashing:
                 self._on_hash()
             except VocableError as error:
                 _log.warning("a model could not be hashed: %s", error.title)
+            except Exception:
+                _log.exception("a model could not be hashed")
             self._waiting.pop(path, None)
 
     async def _hash(self, path: Path) -> None:
@@ -60,7 +66,7 @@ class Hashing:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
-        def settle(error: VocableError | None) -> None:
+        def settle(error: Exception | None) -> None:
             if done.cancelled():
                 return
             if error:
@@ -72,7 +78,7 @@ class Hashing:
             fault = None
             try:
                 read_entry(path, cache=self._cache)
-            except VocableError as error:
+            except Exception as error:
                 fault = error
             with contextlib.suppress(RuntimeError):  # the service has ended meanwhile
                 loop.call_soon_threadsafe(settle, fault)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon import hashing as hashing_module
 from daemon.hashing import Hashing
 from engine.models import hashes
-from engine.models.catalog import find_model, list_models
+from engine.models.catalog import ModelEntry, find_model, list_models, read_entry
 
 
 @pytest.fixture
@@ -51,3 +52,27 @@ async def test_hashing_that_is_stopped_begins_no_other_file(copies: list[Path], 
     await hashing.stop()
     entries = list_models([tmp_path / "models"], cache=tmp_path / "cache", wait=False)
     assert entries[-1].hash == ""
+
+
+async def test_a_model_whose_reader_fails_holds_up_no_other(
+    copies: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_at_first(path: Path, **options: object) -> ModelEntry:
+        if path == copies[0]:
+            raise RuntimeError("unforeseen")
+        return read_entry(path)
+
+    monkeypatch.setattr(hashing_module, "read_entry", fail_at_first)
+    hashed = asyncio.Event()
+    hashing = Hashing(tmp_path / "cache", hashed.set)
+    hashing.take(copies)
+    await asyncio.wait_for(hashed.wait(), 30)
+    assert "unforeseen" in caplog.text
+    await hashing.stop()
+
+
+async def test_hashing_that_was_stopped_begins_nothing_new(copies: list[Path], tmp_path: Path) -> None:
+    hashing = Hashing(tmp_path / "cache", lambda: None)
+    await hashing.stop()
+    hashing.take(copies)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
