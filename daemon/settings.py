@@ -12,10 +12,10 @@ import textwrap
 import threading
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.worker.pulse import Deadlines
 from engine.errors import VocableError
@@ -27,6 +27,19 @@ class _Table(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def _check_folder(text: str) -> str:
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no user for {text.partition('/')[0]}") from None
+    if "\0" in text:
+        raise ValueError("a path holds no NUL")
+    return text
+
+
+_Folder = Annotated[str, AfterValidator(_check_folder)]
 
 
 class ServiceSettings(_Table):
@@ -42,22 +55,22 @@ class PathSettings(_Table):
     """Folders looked into after the workspace's own; relative ones begin at the workspace. Of an installation of webui
     or ComfyUI the root can be named: what belongs to it is found inside."""
 
-    models: list[str] = Field(default_factory=list)
+    models: list[_Folder] = Field(default_factory=list)
     """Base models: folders in the diffusers layout, or single files."""
-    datasets: list[str] = Field(default_factory=list)
+    datasets: list[_Folder] = Field(default_factory=list)
     """Folders of pictures, found by the name that a recipe gives in `data.folder`."""
-    templates: list[str] = Field(default_factory=list)
+    templates: list[_Folder] = Field(default_factory=list)
     """Prompt templates, found by the name that a recipe gives in `data.template`."""
-    runs: str = ""
+    runs: _Folder = ""
     """Folder that runs are kept in instead of runs/; those that are there already stay where they are."""
 
 
 class PreprocessSettings(_Table):
     """Preparing pictures."""
 
-    blip: str = "models/blip"
+    blip: _Folder = "models/blip"
     """Folder of a BLIP captioning model in the layout of transformers; a relative one begins at the workspace."""
-    tagger: str = "models/tagger"
+    tagger: _Folder = "models/tagger"
     """Folder of a WD tagger (`model.onnx`, `selected_tags.csv`); a relative one begins at the workspace."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` captions on a GPU that has room while no run trains, else on the CPU; `cpu` leaves GPUs alone."""
@@ -156,7 +169,8 @@ def _validate(path: Path, values: dict[str, Any]) -> Settings:
 def _describe(fault: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
-        return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+        message = fault["msg"].removeprefix("Value error, ")
+        return f"{name}: {message[:1].lower()}{message[1:]}"
     nearest = difflib.get_close_matches(name, _known_keys(), n=1)
     return f"{name} is not known" + (f"; did you mean {nearest[0]}?" if nearest else "")
 

@@ -92,3 +92,17 @@ def test_the_page_about_the_settings_is_current_and_its_file_holds_the_defaults(
     assert page == make_page(), "make it again: python -m daemon.settings > docs/settings.md"
     written = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
     assert written == Settings().model_dump()
+
+
+@pytest.mark.parametrize("line", ['[paths]\nmodels = ["~nobody-here/m"]', '[preprocess]\nblip = "~nobody-here"'])
+def test_a_folder_of_a_user_that_there_is_not_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "vocable.toml").write_text(line)
+    with pytest.raises(VocableError, match=r": there is no user for ~nobody-here\.") as caught:
+        read_settings(tmp_path / "vocable.toml")
+    assert caught.value.code == "settings.invalid"
+
+
+def test_a_path_that_no_system_takes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocable.toml").write_text('[paths]\nruns = "a\\u0000b"')
+    with pytest.raises(VocableError, match="NUL"):
+        read_settings(tmp_path / "vocable.toml")
