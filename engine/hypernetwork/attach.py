@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from engine.hypernetwork.network import Network, Side, change_context
 
-Change = Callable[[Side, Tensor], Tensor]
-"""From the side and its context to the context that is used."""
+Change = Callable[[int, Side, Tensor], Tensor]
+"""From the number of the attention module, the side and its context to the context that is used."""
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def attached(unet: nn.Module, networks: Sequence[tuple[Network, float]]) -> Iter
     """Have `unet` (a diffusers U-Net) use hypernetworks, each with its strength, in the order given."""
     active = [(network, strength) for network, strength in networks if strength]
 
-    def change(side: Side, context: Tensor) -> Tensor:
+    def change(_place: int, side: Side, context: Tensor) -> Tensor:
         for network, strength in active:
             context = change_context(network, side, context, strength)
         return context
@@ -42,9 +42,9 @@ def attached(unet: nn.Module, networks: Sequence[tuple[Network, float]]) -> Iter
 def changed(unet: nn.Module, change: Change) -> Iterator[None]:
     """Have every attention module of `unet` compute keys and values from what `change` makes of its context."""
     with ExitStack() as hooks:
-        for module in list_attentions(unet):
-            hooks.callback(module.to_k.register_forward_pre_hook(partial(_replace, change, "k")).remove)
-            hooks.callback(module.to_v.register_forward_pre_hook(partial(_replace, change, "v")).remove)
+        for place, module in enumerate(list_attentions(unet)):
+            hooks.callback(module.to_k.register_forward_pre_hook(partial(_replace, change, place, "k")).remove)
+            hooks.callback(module.to_v.register_forward_pre_hook(partial(_replace, change, place, "v")).remove)
         yield
 
 
@@ -58,5 +58,7 @@ def list_widths(unet: nn.Module) -> list[int]:
     return sorted({module.to_k.in_features for module in list_attentions(unet)})
 
 
-def _replace(change: Change, side: Side, _projection: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (change(side, inputs[0]), *inputs[1:])
+def _replace(
+    change: Change, place: int, side: Side, _projection: nn.Module, inputs: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    return (change(place, side, inputs[0]), *inputs[1:])

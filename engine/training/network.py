@@ -1,12 +1,14 @@
 """A hypernetwork while it is trained: what the U-Net predicts under it, and how much it adds to what it is given.
 
 Called by `step`. Its numbers are one flat tensor, cut into views for each update, whose gradients come together again
-in one piece. No gradient passes through the text, so each prompt is encoded once; dropout is drawn from seed and step.
+in one piece. No gradient passes through the text, so each prompt is encoded once. Dropout is drawn from the seed, the
+step and the place in the U-Net, so that what the backward pass computes again comes out as before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
 
 import torch
@@ -28,21 +30,26 @@ Encode = Callable[[Sequence[str]], Conditioning]
 
 def predict_with_network(
     model: Model, file: HypernetworkFile, *, seed: int
-) -> Callable[[Model, Tensor, Batch], list[Tensor]]:
+) -> Callable[[Model, Tensor, Batch], AbstractContextManager[list[Tensor]]]:
     """How to predict under a hypernetwork of the structure of `file`, for a `Learner` whose values are its numbers."""
     shapes = {key: values.shape for key, values in list_tensors(file)}
     counts = [prod(shape) for shape in shapes.values()]
     encode = make_encoder(model)
 
-    def predict_batch(model: Model, values: Tensor, batch: Batch) -> list[Tensor]:
+    @contextmanager
+    def predict_batch(model: Model, values: Tensor, batch: Batch) -> Iterator[list[Tensor]]:
         parts = zip(shapes.items(), torch.split(values, counts), strict=True)
         network = make_network(file, {key: part.view(shape) for (key, shape), part in parts})
-        # On the device, for masks are as large as what they mask; an update still draws the same whenever it is done.
-        draws = torch.Generator(model.device).manual_seed(derive_seed(seed, "dropout", batch.step))
         growths: list[Tensor] = []
-        with changed(model.unet, lambda side, context: _change(network, side, context, draws, growths)):
+
+        def change(place: int, side: Side, context: Tensor) -> Tensor:
+            # On the device, for masks are as large as what they mask.
+            draws = torch.Generator(model.device).manual_seed(derive_seed(seed, "dropout", batch.step, place, side))
+            return _change(network, side, context, draws, growths)
+
+        with changed(model.unet, change):
             predicted = predict(model, batch.noisy, batch.timesteps, encode(batch.texts), batch.framing)
-        return [predicted, torch.stack(growths).amax()]
+            yield [predicted, torch.stack(growths).amax()]
 
     return predict_batch
 

@@ -6,7 +6,8 @@ frozen. Nothing in `train_step` waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,10 @@ _HALF_SCALE = 2.0**12
 """First loss scale in float16, where gradients of a mean over all latents would vanish; it adapts from there."""
 
 
-Predict = Callable[[Model, Tensor, Batch], list[Tensor]]
+Predict = Callable[[Model, Tensor, Batch], AbstractContextManager[list[Tensor]]]
 """From the model, the trained values and a batch to what the U-Net predicts, [B, C, h, w]; and perhaps a single number
-to be told with the loss."""
+to be told with the loss. The context lasts until the gradients are there: the backward pass may compute the U-Net
+again, and must find it as it was."""
 
 
 @dataclass
@@ -46,9 +48,10 @@ class Learner:
 def predict_with_word(name: str) -> Predict:
     """How to predict with a word whose vectors [V, D] are the trained values."""
 
-    def predict_batch(model: Model, values: Tensor, batch: Batch) -> list[Tensor]:
+    @contextmanager
+    def predict_batch(model: Model, values: Tensor, batch: Batch) -> Iterator[list[Tensor]]:
         conditioning = encode_prompts(model, batch.prompts, {name: values})
-        return [predict(model, batch.noisy, batch.timesteps, conditioning, batch.framing)]
+        yield [predict(model, batch.noisy, batch.timesteps, conditioning, batch.framing)]
 
     return predict_batch
 
@@ -79,9 +82,9 @@ def train_step(model: Model, learner: Learner, batch: Batch, learn_rate: float) 
     """
     for group in learner.optimizer.param_groups:
         group["lr"] = learn_rate
-    predicted, *told = learner.predict(model, learner.values, batch)
-    loss = functional.mse_loss(predicted.float(), batch.target)
-    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    with learner.predict(model, learner.values, batch) as (predicted, *told):
+        loss = functional.mse_loss(predicted.float(), batch.target)
+        learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     gradient = learner.values.grad
     assert gradient is not None
     gradient.add_(loss.detach() * 0)  # a loss that is not finite spoils the gradient, so the scaler sees it

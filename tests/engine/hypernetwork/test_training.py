@@ -106,6 +106,14 @@ def test_every_module_learns_and_the_model_stays_as_it_was(starter: Model, make_
     assert all(not module._forward_pre_hooks for module in starter.unet.modules())
 
 
+def test_computing_the_unet_twice_to_save_memory_changes_no_number(starter: Model, make_job: MakeJob) -> None:
+    kept, twice = (make_job(choice, train__checkpointing=choice, train__steps=2) for choice in ("off", "on"))
+    run_to_end(starter, kept)
+    run_to_end(starter, twice)
+    assert result(twice) == result(kept)
+    assert all(not module._forward_pre_hooks for module in starter.unet.modules())
+
+
 def test_each_prompt_is_encoded_once(starter: Model, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     real = trained_network.encode_prompts
