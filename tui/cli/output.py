@@ -29,7 +29,7 @@ _MISUSE_CODES = frozenset(
         *("caption.extra", "caption.missing", "preprocess.destination", "preprocess.same"),
         *("model.unknown", "device.unknown", "device.absent", "dataset.missing", "dataset.empty"),
         *("embedding.exists", "embedding.name", "embedding.too_long", "embedding.several", "embedding.halves"),
-        *("hypernetwork.exists", "hypernetwork.name", "hypernetwork.unknown"),
+        *("hypernetwork.exists", "hypernetwork.name", "hypernetwork.unknown", "embedding.unknown"),
         *("hypernetwork.model", "hypernetwork.widths"),
         *("file.absent", "file.exists", "picture.size", "picture.small", "picture.silent", "workspace.unusable"),
     }

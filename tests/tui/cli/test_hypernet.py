@@ -55,6 +55,18 @@ def test_a_name_is_taken_once_unless_replaced_and_what_goes_comes_back(vocable: 
     vocable("hypernet", "delete", "nobody", code=2)
 
 
+def test_words_are_renamed_deleted_and_taken_back_likewise(vocable: Vocable) -> None:
+    vocable("new", "crayon")
+    path = vocable.root / "embeddings" / "wax crayon.safetensors"
+    assert vocable("words", "rename", "crayon", "wax crayon")[0] == f"{path}\n"
+    assert "wax crayon" in {word["name"] for word in vocable.json("words")}
+    assert "words restore 'wax crayon'" in vocable("words", "delete", "wax crayon")[1]
+    assert not path.exists()
+    assert vocable.json("words", "restore", "wax crayon")["path"] == str(path)
+    vocable("words", "delete", "nobody", code=2)
+    vocable("words", "rename", "wax crayon", "a/b", code=2)
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
