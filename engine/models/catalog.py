@@ -41,6 +41,11 @@ _HASH = re.compile(r"[0-9a-f]{10,64}")
 _MAX_CONFIG_BYTES = 1 << 20
 _DEPTH = 3
 """Levels of folders in which single files are looked for."""
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+_MAX_LEVELS = 8
+"""Of the resolutions of a VAE: those of every family have 3 or 4."""
+_MAX_EDGE = 1 << 20
+"""Largest width, edge or number of channels that a configuration may tell."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise _unreadable(path, f"it cannot be read ({error.strerror})", _COPY_AGAIN) from None
     if isinstance(found, VocableError):
-        raise found
+        # A new one each time: an error that is raised again and again holds on to every frame that it went through.
+        raise VocableError(found.code, found.title, found.hint)
     return found
 
 
 @lru_cache(maxsize=1024)
 def _describe_file(path: Path, stamp: Stamp, beside: Stamp | None) -> Checkpoint | VocableError:
-    """What is wrong is remembered too: a folder full of other files is looked through once."""
+    """What is wrong is remembered too: a folder full of other files is looked through once. A file that cannot be
+    opened is not: permissions change without its stamp."""
     # The service starts without numpy, and in many workspaces never needs it.
     from engine.models.checkpoints import describe_checkpoint
     from engine.models.weights import open_weights
@@ -167,6 +174,8 @@ def _describe_file(path: Path, stamp: Stamp, beside: Stamp | None) -> Checkpoint
         with open_weights(path) as weights:
             return describe_checkpoint(path, weights)
     except VocableError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return error
 
 
@@ -194,11 +203,17 @@ def _read_folder(path: Path, name: str) -> ModelEntry:
     for part in parts_of(path):
         weights_file(path, part)
     try:
-        widths = [int(config["hidden_size"]) for config in (text, second) if config]
+        widths = [_count(config, "hidden_size") for config in (text, second) if config]
         edge = unet.get("sample_size") or 64
-        size = int(edge if isinstance(edge, int) else edge[0]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        inputs, outputs, latents = int(unet["in_channels"]), int(unet["out_channels"]), int(vae["latent_channels"])
-        crossed = int(unet["cross_attention_dim"])
+        edge = _count({"sample_size": edge if isinstance(edge, int) else edge[0]}, "sample_size")
+        levels = len(vae["block_out_channels"])
+        if not 1 <= levels <= _MAX_LEVELS:
+            raise ValueError("block_out_channels")
+        inputs, outputs, crossed = (_count(unet, key) for key in ("in_channels", "out_channels", "cross_attention_dim"))
+        latents = _count(vae, "latent_channels")
+        prediction = scheduler.get("prediction_type", "epsilon")
+        if prediction not in _PREDICTIONS:
+            raise ValueError("prediction_type")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _unreadable(path, f"a configuration lacks or garbles {error}", _COPY_AGAIN) from None
     if crossed != sum(widths):
@@ -212,12 +227,20 @@ def _read_folder(path: Path, name: str) -> ModelEntry:
         path,
         "sdxl" if second else _FAMILIES.get(widths[0], "starter"),
         sum(widths),
-        size,
+        edge * 2 ** (levels - 1),
         "",
         split=widths[0] if second else 0,
-        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
+        prediction_type=prediction,
         inpainting=inputs != outputs,
     )
+
+
+def _count(config: dict[str, Any], key: str) -> int:
+    """A whole number of a configuration. Raises KeyError or ValueError with its name."""
+    value = config[key]
+    if type(value) is not int or not 1 <= value <= _MAX_EDGE:
+        raise ValueError(key)
+    return value
 
 
 def parts_of(folder: Path) -> list[str]:

@@ -35,10 +35,14 @@ _OTHERS = (
     ("model.diffusion_model.double_blocks.", "of the FLUX family"),
     ("double_blocks.", "of the FLUX family"),
 )
+_EDM = ("edm_mean", "edm_vpred.sigma_max")
+"""Marks of Playground v2.5 and of CosXL, which have the layout of SDXL but were trained on noise of another kind."""
 _EXTRA_CHANNELS = {5: "depth-to-image", 7: "upscaling", 8: "InstructPix2Pix"}
 _PARAMETERIZATION = re.compile(r"^\s*parameterization\s*:\s*[\"']?(\w+)", re.MULTILINE)
 _PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}
 _MAX_SIDECAR = 1 << 20
+_MAX_COUNT = 64
+"""Most layers, blocks or levels of one kind: the second text encoder of SDXL has 32, every U-Net fewer."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def describe_checkpoint(path: Path, weights: Weights) -> Checkpoint:
     wanted = sum(config["hidden_size"] for config in encoders.values())
     if unet["cross_attention_dim"] != wanted:
         raise tensors.broken(f"its text is {wanted} wide but its U-Net expects {unet['cross_attention_dim']}")
+    if unet["out_channels"] != vae["latent_channels"]:
+        raise tensors.broken(f"its VAE has {vae['latent_channels']} channels but its U-Net {unet['out_channels']}")
     configs = {"unet": unet, "vae": vae | {"sample_size": size}, "scheduler": scheduler, **encoders}
     return Checkpoint(family, prediction, size, configs)
 
@@ -117,6 +123,8 @@ class _Shapes:
         number = 0
         while str(number) in found:
             number += 1
+        if number > _MAX_COUNT:
+            raise self.broken(f"it has {number} parts named {prefix}N, more than any known model")
         return number
 
     def broken(self, problem: str, hint: str = "Copy or download the model again, whole.") -> VocableError:
@@ -126,6 +134,8 @@ class _Shapes:
 def _find_family(tensors: _Shapes) -> str:
     names = tensors.names
     hint = "Use a checkpoint of SD 1.x, SD 2.x or SDXL."
+    if any(mark in names for mark in _EDM):
+        raise tensors.broken("it was trained on the noise of EDM, as Playground v2.5 and CosXL were", hint)
     if any(name.startswith(OPEN_CLIP["sdxl"]) for name in names):
         return "sdxl"
     for prefix, what in _OTHERS:

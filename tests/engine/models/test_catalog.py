@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +116,48 @@ def test_a_broken_folder_does_not_hide_the_others(copy_starter: Copy, tmp_path: 
     copy_starter("good")
     (copy_starter("broken") / "vae/config.json").unlink()
     assert [entry.name for entry in list_models([tmp_path, tmp_path / "absent"])] == ["starter", "good"]
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("unet/config.json", {"in_channels": float("inf")}),
+        ("unet/config.json", {"sample_size": -8}),
+        ("unet/config.json", {"sample_size": 10**3000}),
+        ("vae/config.json", {"block_out_channels": [1] * 20_000}),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}),
+    ],
+)
+def test_numbers_that_no_model_has_are_refused_and_hide_no_other_model(
+    copy_starter: Copy, tmp_path: Path, part: str, values: dict[str, object]
+) -> None:
+    change(copy_starter("model"), part, **values)
+    assert [entry.name for entry in list_models([tmp_path])] == ["starter"]
+    with pytest.raises(VocableError, match=next(iter(values))):
+        find_model("model", [tmp_path])
+
+
+def test_a_file_that_could_not_be_opened_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"no model")
+
+    def refuse(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as denied:
+        denied.setattr(os, "open", refuse)
+        with pytest.raises(VocableError, match="Permission denied"):
+            find_model(str(path), [])
+    with pytest.raises(VocableError, match="neither safetensors nor"):
+        find_model(str(path), [])
+
+
+def test_what_is_wrong_with_a_file_is_told_often_without_growing(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"no model")
+    depths = []
+    for _ in range(3):
+        with pytest.raises(VocableError) as caught:
+            find_model(str(path), [])
+        depths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+    assert len(set(depths)) == 1

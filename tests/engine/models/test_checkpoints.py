@@ -122,6 +122,8 @@ def write(path: Path, tensors: Tensors, **metadata: str) -> Path:
         ("model.diffusion_model.double_blocks.0.x", "FLUX"),
         ("conditioner.embedders.0.model.ln_final.weight", "refiner"),
         ("lora_unet_down.lora_up.weight", "LoRA"),
+        ("edm_mean", "noise of EDM"),
+        ("edm_vpred.sigma_max", "noise of EDM"),
         ("model.diffusion_model.out.2.bias", "no text encoder"),
         ("anything", "no model that is known"),
     ],
@@ -138,6 +140,19 @@ def test_a_checkpoint_without_its_vae_or_a_tensor_is_refused_by_name(built: Get,
     with pytest.raises(VocableError, match=r"time_embedding.linear_2.bias") as caught:
         load(write(tmp_path / "b.safetensors", lacking))
     assert caught.value.code == "model.unreadable"
+
+
+def test_a_file_with_more_blocks_than_any_model_is_refused_at_once(built: Get, tmp_path: Path) -> None:
+    """Each block is looked for among all names, which would take a file of the largest header minutes."""
+    blocks = {f"model.diffusion_model.input_blocks.{n}.0.in_layers.2.weight": torch.zeros(1) for n in range(100)}
+    path = write(tmp_path / "many.safetensors", blocks | built("sd1").tensors)
+    assert "more than any known model" in refused(path)
+
+
+def test_a_vae_that_does_not_fit_its_unet_is_refused(built: Get, tmp_path: Path) -> None:
+    other = {"first_stage_model.decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)}
+    path = write(tmp_path / "mixed.safetensors", built("sd1").tensors | other)
+    assert "its VAE has 16 channels but its U-Net 4" in refused(path)
 
 
 def test_models_for_other_tasks_are_refused_and_inpainting_works(tmp_path: Path) -> None:
