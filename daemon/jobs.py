@@ -147,7 +147,8 @@ class Jobs:
         if job.cancelled:
             self.end(job, "cancelled")
         elif job.workers_lost > 1:
-            hint = "See state/worker.log in the workspace, and try again."
+            log = "state/preprocess/worker.log" if job.apart else "state/worker.log"
+            hint = f"See {log} in the workspace, and try again."
             self.end(job, "failed", ErrorInfo(code="worker.lost", title=reason, hint=hint))
         else:
             self.show(job, state="queued")

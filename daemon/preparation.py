@@ -7,6 +7,7 @@ was; a cancelled one has ended within a second, at the latest by a kill.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -78,17 +79,23 @@ class Preparation:
     async def stop(self) -> None:
         """End the process, and with it every job; what it wrote stays, and the next job goes on from there."""
         self._is_stopping = True
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if process is not None:
+            with contextlib.suppress(TimeoutError):  # it hangs inside the kernel
+                await asyncio.wait_for(process.stop(timeout_s=LEAVE_S), LEAVE_S)
         ended = ErrorInfo(code="service.stopping", title="The service stopped first.", hint="Ask again; it goes on.")
         for job in list(self._jobs.open_apart()):
             self._jobs.end(job, "failed", ended)
 
     def add(self, job: Job) -> None:
-        """Take a job. Raises VocableError `queue.full`."""
+        """Take a job. Raises VocableError `queue.full` or `service.stopping`."""
+        if self._is_stopping:
+            raise VocableError("service.stopping", "The service is stopping.", "Start it again and repeat this.")
         self._jobs.add(job)
         self._news.set()
 
@@ -123,9 +130,10 @@ class Preparation:
     async def _do(self, job: Job) -> None:
         """Have a job done, or give it back when its process is lost."""
         ends: asyncio.Queue[WorkerExit] = asyncio.Queue()
-        self._process = process = self._make_process(partial(self._take, job), ends.put_nowait)
+        process = self._make_process(partial(self._take, job), ends.put_nowait)
         try:
             await process.start(self._settings())
+            self._process = process
             if not job.ended.is_set():  # nobody cancelled it meanwhile
                 job.sent = True
                 process.send({**job.message, "device": self._device()})

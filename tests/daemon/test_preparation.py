@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import torch
 from PIL import Image
 
 from daemon import preparation
+from daemon.events import Hub
+from daemon.jobs import Jobs, new_job
+from daemon.keeper import Message
 from daemon.paths import Workspace
 from daemon.protocol.jobs import JobView
 from daemon.protocol.preprocess import PreprocessJob, PreprocessResult
 from daemon.settings import Settings
+from daemon.worker.exits import WorkerExit
 from daemon.worker.footprint import NAME as FOOTPRINT
 from daemon.worker.preparer import NICENESS, OOM_SCORE
+from daemon.worker.supervise import Worker
 from engine.errors import VocableError
 from engine.models.starter.portraits import write_pictures
 from tests.daemon.conftest import PATIENCE_S, Crew, Running, StandIn, serving
@@ -253,6 +259,7 @@ async def test_a_job_that_loses_two_processes_fails_with_the_reason(staged: Runn
     assert view.state == "failed"
     assert view.error is not None
     assert (view.error.code, view.error.title) == ("worker.lost", "The worker was lost (memory).")
+    assert "state/preprocess/worker.log" in view.error.hint
 
 
 async def test_a_fault_of_the_services_own_costs_one_job(
@@ -329,3 +336,29 @@ async def test_the_end_of_the_service_ends_its_jobs(workspace: Workspace, raw: P
     async with serving(workspace, make_preparer=preparers.hire) as running:
         _, process = await begin(running, preparers)
     assert process.pid is None
+
+
+async def test_at_the_end_of_the_service_its_process_is_gone_and_no_job_is_taken(tmp_path: Path) -> None:
+    hanging = [sys.executable, "-c", "import time; time.sleep(99)"]
+    made: list[Worker] = []
+
+    def make(on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]) -> Worker:
+        made.append(Worker(log=tmp_path / "worker.log", on_message=on_message, on_exit=on_exit, command=hanging))
+        return made[0]
+
+    sent = asyncio.Event()
+
+    def note_sent() -> str:
+        sent.set()
+        return "cpu"
+
+    work = preparation.Preparation(Jobs(Hub("boot")), make, settings=dict, device=note_sent, folder=tmp_path)
+    job, late = (new_job("preprocess", {}, apart=True) for _ in range(2))
+    work.start()
+    work.add(job)
+    await asyncio.wait_for(sent.wait(), PATIENCE_S)
+    await work.stop()
+    assert (made[0].pid, asyncio.all_tasks()) == (None, {asyncio.current_task()})
+    with pytest.raises(VocableError) as caught:
+        work.add(late)
+    assert caught.value.code == "service.stopping"
