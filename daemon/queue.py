@@ -305,17 +305,23 @@ class Queue:
             await asyncio.to_thread(sweep, self._workspace, self._ledger.runs.everything())
 
     async def _send_job(self, job: Job) -> None:
-        if job.destination and not job.sent:
+        if job.sent or self._is_written_now(job.destination):
+            return
+        if job.destination:
             try:
                 await asyncio.to_thread(keep_copy, job.destination, self._workspace.trash_for(job.destination))
             except VocableError as error:
                 self.jobs.end(job, "failed", describe_error(error))
-        if job.sent or job.ended.is_set():
+        if job.ended.is_set():
             return
         job.sent = True
         self.reports.flush_words()
         self.keeper.send(job.message)
         self.jobs.show(job, state="running")
+
+    def _is_written_now(self, destination: Path | None) -> bool:
+        """Whether a job writes this file that the worker has: only when it is done can the file be kept."""
+        return destination is not None and any(job.sent and job.destination == destination for job in self.jobs.open())
 
     async def _send_run(self, run: Run) -> None:
         destination = self._workspace.results(run.view.kind) / f"{run.view.name}.safetensors"

@@ -243,6 +243,20 @@ async def test_what_a_new_word_replaces_is_kept_in_the_trash(running: Running) -
     assert [kept.read_bytes() for kept in running.workspace.trash.iterdir()] == [b"old"]
 
 
+async def test_of_two_jobs_that_write_one_file_the_second_replaces_what_the_first_made(running: Running) -> None:
+    request = CreateEmbedding(name="word", model="tiny", overwrite=True)
+    first, second = [await running.client.create_embedding(request) for _ in range(2)]
+    worker = await running.crew.worker()
+    await worker.told("create", job=first.id)
+    path = running.workspace.embeddings / "word.safetensors"
+    path.write_bytes(b"first")
+    worker.say(type="result", job=first.id, result={"embedding": str(path)})
+    await worker.told("create", job=second.id)
+    assert [kept.read_bytes() for kept in running.workspace.trash.iterdir()] == [b"first"]
+    worker.say(type="result", job=second.id, result={"embedding": str(path)})
+    assert (await running.client.job(second.id)).state == "done"
+
+
 async def test_a_run_is_found_by_id_by_its_beginning_and_by_name(running: Running) -> None:
     run = await running.train("two words")
     for reference in (run.id, run.id[:3], "two words"):
