@@ -84,7 +84,8 @@ class Data:
         entries = await asyncio.to_thread(lambda: list_models(self.model_folders, cache=cache, wait=False))
         self._hashing.take(entry.path for entry in entries if not entry.hash)
         return [
-            ModelView(**{**asdict(entry), "path": str(entry.path), "name": escape(entry.name)}) for entry in entries
+            ModelView(**{**asdict(entry), "path": escape(str(entry.path), 5000), "name": escape(entry.name)})
+            for entry in entries
         ]
 
     async def templates(self) -> list[TemplateView]:

@@ -57,3 +57,9 @@ def test_names_that_could_steer_a_terminal_are_shown_escaped(tmp_path: Path) -> 
 async def test_a_client_asks_for_both(running: Running) -> None:
     assert [view.name for view in await running.client.datasets()] == ["faces"]
     assert "subject" in [view.name for view in await running.client.templates()]
+
+
+async def test_a_model_whose_name_is_no_text_is_listed_like_any_other(running: Running) -> None:
+    starter = next(model.path for model in await running.client.models() if model.name == "starter")
+    os.symlink(starter, os.fsencode(running.workspace.models) + b"/a\xff")
+    assert "a\\udcff" in [model.name for model in await running.client.models()]
