@@ -30,6 +30,18 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 """Decided by content: an ending that says otherwise does no harm."""
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by EXIF's number for how it lies."""
+
+
 @dataclass(frozen=True)
 class DecodedPicture:
     image: Image.Image
@@ -84,9 +96,10 @@ def decode_layers(data: bytes, path: Path) -> DecodedLayers:
             getattr(opened, "is_animated", False) and opened.format != "MPO"
         )  # phones put a preview behind a photo
         opened.load()
-        turned = _orientation(opened) != 1
-        upright = ImageOps.exif_transpose(opened) if turned else opened
-        return DecodedLayers(_eight_bit_layers(upright), turned, animated)
+        turn = _TURNS.get(_orientation(opened))
+        # Not by Pillow's exif_transpose, which writes all notes anew and fails where one of them is garbled.
+        upright = opened if turn is None else opened.transpose(turn)
+        return DecodedLayers(_eight_bit_layers(upright), turn is not None, animated)
 
 
 def measure_picture(data: bytes, path: Path) -> tuple[int, int]:

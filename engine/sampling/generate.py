@@ -136,7 +136,11 @@ def _decode(model: Model, latents: Tensor) -> Image.Image:
     scaled = (latents[None] / model.scaling_factor).to(dtype=model.vae.dtype, memory_format=torch.channels_last)
     with model.vae_at_hand() as vae:
         vae.use_tiling = scaled.shape[-1] * scaled.shape[-2] * model.latent_factor**2 > _WHOLE_PIXELS
-        pixels = vae.decode(scaled).sample[0].float()
+        try:
+            pixels = vae.decode(scaled).sample[0].float()
+        finally:
+            # A run encodes its pictures with the same VAE, and latents must not depend on what was shown before.
+            vae.use_tiling = False
     if not torch.isfinite(pixels).all():
         title = f"The model {model.entry.name} gave NaN or infinity instead of a picture."
         raise VocableError("picture.not_finite", title, "Use precision float32 or bfloat16, or other vectors.")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.dataset import pictures
 from engine.dataset.pictures import decode_picture, fit_picture, read_picture
@@ -32,6 +33,23 @@ def test_a_turned_photo_stands_upright() -> None:
     image = decode_picture(encode(halves("red", "blue"), exif=exif), NAME).image
     assert image.size == (20, 40)
     assert image.getpixel((10, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_way_to_lie_is_turned_as_pillow_does(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.effect_noise((6, 4), 90)
+    data = encode(image, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert decode_picture(data, NAME).image.tobytes() == expected.tobytes()
+
+
+def test_a_garbled_note_does_not_keep_a_photo_from_being_turned() -> None:
+    garbled = struct.pack("<HHL4s", 0x0100, 2, 4, b"wide")  # ImageWidth as a text
+    turned = struct.pack("<HHL4s", 0x0112, 3, 1, b"\6\0\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 2) + garbled + turned + bytes(4)
+    assert decode_picture(encode(halves("red", "blue"), exif=exif), NAME).image.size == (20, 40)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

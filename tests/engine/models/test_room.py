@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import pytest
 import torch
 
 from engine.embedding.read import read_embedding
+from engine.errors import VocableError
 from engine.models.estimate import MemoryEstimate, estimate_memory
 from engine.models.load import Model
 from engine.models.predict import frame, predict, whole
 from engine.prompt.encode import Conditioning
 from engine.sampling import generate
-from engine.training.room import arrange
+from engine.training.room import arrange, arranged
 from tests.engine.models.families import FAMILIES, POOLED, Built
 from tests.engine.models.test_families import build_job, dataset, picture, run
 
@@ -108,11 +108,32 @@ def test_a_run_in_little_room_gives_the_same_vectors_and_previews(
     assert not model.unet.mid_block.gradient_checkpointing
 
 
+def test_a_log_that_cannot_be_written_leaves_the_model_as_it_was(
+    built: Get, loaded: Load, dataset: Path, tmp_path: Path
+) -> None:
+    model, path = loaded(built("sd1").folder), built("sd1").folder
+    job = build_job(tmp_path / "run", path, dataset, checkpointing="on", offload="on")
+
+    def refuse(facts: dict[str, Any]) -> None:
+        raise VocableError("disk.full", "There is no room.")
+
+    with pytest.raises(VocableError, match="no room"), arranged(model, job, refuse):
+        pass
+    assert not model.unet.is_gradient_checkpointing
+    assert not model.vae_is_parked
+
+
 def test_large_pictures_are_decoded_in_tiles(built: Get, loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = replace(loaded(built("sd1").folder))
-    whole_picture = picture(model, "a hat")
-    assert model.vae.use_tiling is False
+    model = loaded(built("sd1").file)
+    decode, tiled = model.vae.decode, []
+
+    def watched(latents: torch.Tensor) -> Any:
+        tiled.append(model.vae.use_tiling)
+        return decode(latents)
+
+    monkeypatch.setattr(model.vae, "decode", watched)
+    picture(model, "a hat")
     monkeypatch.setattr(generate, "_WHOLE_PIXELS", 100)
-    assert len(picture(model, "a hat")) == len(whole_picture)
-    assert model.vae.use_tiling is True
-    model.vae.use_tiling = False
+    picture(model, "a hat")
+    assert tiled == [False, True]
+    assert model.vae.use_tiling is False, "pictures would be encoded in tiles from then on"
