@@ -54,18 +54,19 @@ def _find_model(parameters: Parameters, models: Sequence[Path]) -> tuple[str, li
             return STARTER, ["The picture does not say which model made it; the starter is used."]
         wanted = escape(" ".join(part for part in (name, f"[{digest}]" if digest else "") if part), 200)
         return STARTER, [f"The model {wanted} is not here; the starter is used."]
-    if len(digest) >= 10 and digest[:10] != found[1]:
+    if len(digest) >= 10 and found[1] and digest[:10] != found[1]:
         shown = escape(name, 100)
         return name, [f"The model '{shown}' has the hash {found[1]} here, not {escape(digest, 64)}."]
     return name, []
 
 
 def _find(reference: str, models: Sequence[Path]) -> tuple[str, str] | None:
-    """Name and hash of a model of the folders."""
+    """Name and hash of a model of the folders; the hash is empty while it is not known."""
     if not reference:
         return None
     try:
-        entry = find_model(reference, models)
+        # Somebody waits for the answer: files of gigabytes are not hashed for it.
+        entry = find_model(reference, models, wait=False)
     except VocableError:
         return None
     return entry.name, entry.hash
