@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.errors import VocableError
 from engine.preprocess.caption_files import TAGGER_MODEL as MODEL
 from engine.preprocess.caption_files import TAGGER_TAGS as TAGS
 from engine.preprocess.caption_files import check_tagger, tagger_unreadable
@@ -30,6 +31,11 @@ _SIZE = 448
 
 _EMOTICON = re.compile(r"[\W_]*\w?[\W_]*_[\W_]*\w?[\W_]*")
 """`^_^`, `o_o`, `(o)_(o)`: tags whose underscore is part of a face."""
+_LONGEST_EMOTICON = 16
+"""In characters. What is longer is none, and would be tried in too many ways."""
+
+_LARGEST = 4096
+"""Side of the largest picture that a model may take, in pixels."""
 
 _Floats = NDArray[np.float32]
 
@@ -49,13 +55,17 @@ def open_tagger(folder: Path, *, device: str, rules: Tags) -> Callable[[Image.Im
     check_tagger(folder)
     tags = read_tags(folder / TAGS)
     session = _open_session(folder, device)
-    entry = session.get_inputs()[0]
-    form = _input_form(entry.shape, folder)
+    inputs = session.get_inputs()
+    form = _input_form(inputs[0].shape if len(inputs) == 1 else (), folder)
 
     def score(picture: Image.Image) -> _Floats:
-        return np.asarray(session.run(None, {entry.name: _arrange(picture, form)})[0], np.float32).reshape(-1)
+        found = session.run(None, {inputs[0].name: _arrange(picture, form)})[0]
+        return np.asarray(found, np.float32).reshape(-1)
 
-    count = score(Image.new("RGB", (form.side, form.side), "white")).size
+    try:
+        count = score(Image.new("RGB", (form.side, form.side), "white")).size
+    except Exception as error:
+        raise _unusable(folder, error) from error
     if count != len(tags):
         raise tagger_unreadable(folder, f"{MODEL} scores {count} tags, but {TAGS} names {len(tags)}")
     return lambda picture: ", ".join(choose_tags(tags, score(picture), rules))
@@ -89,7 +99,7 @@ def choose_tags(tags: Sequence[Tag], scores: _Floats, rules: Tags) -> list[str]:
 
 
 def _spell(name: str, score: float, rules: Tags) -> str:
-    if rules.spaces and not _EMOTICON.fullmatch(name):
+    if rules.spaces and not (len(name) <= _LONGEST_EMOTICON and _EMOTICON.fullmatch(name)):
         name = name.replace("_", " ")
     if rules.escape:
         name = re.sub(r"([\\()])", r"\\\1", name)
@@ -112,6 +122,8 @@ def _input_form(shape: Sequence[Any], folder: Path) -> _Form:
         raise tagger_unreadable(folder, f"{MODEL} takes {list(shape)}, not one colour picture")
     channels_first = shape[3] != 3
     side = shape[2] if isinstance(shape[2], int) and shape[2] > 0 else _SIZE
+    if side > _LARGEST:
+        raise tagger_unreadable(folder, f"{MODEL} takes pictures of {side} pixels, more than {_LARGEST}")
     return _Form(side, channels_first)
 
 
@@ -141,6 +153,10 @@ def _open_session(folder: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(folder / MODEL), options, providers=providers)
     except Exception as error:
-        # onnxruntime has no family of exceptions: each fault of a file is one of a dozen classes without a common base.
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise tagger_unreadable(folder, f"{MODEL} cannot be loaded ({reason})") from error
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: Exception) -> VocableError:
+    """Of whatever onnxruntime raises: each fault of a file is one of a dozen classes without a common base."""
+    reason = str(error).strip().partition("\n")[0][:300]
+    return tagger_unreadable(folder, f"{MODEL} cannot be loaded ({reason})")

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from engine.errors import VocableError
 from engine.files import append, write_atomically
 from engine.preprocess.folders import DEBUG_FOLDER
+from engine.preprocess.likeness import Fingerprint
 from engine.preprocess.results import Output, State
 from engine.preprocess.texts import hash_bytes
 
@@ -199,6 +200,8 @@ def _read_document(path: Path, source: Path) -> Iterable[Entry]:
         raise _damaged(path, f"its format is {document.format}, not {FORMAT}")
     if not all(_lawful(name) for entry in document.pictures for name in entry.files):
         raise _damaged(path, "it names files elsewhere")
+    if not all(map(_is_sound, document.pictures)):
+        raise _damaged(path, "the fingerprint of a picture is none")
     if document.source != str(source):
         title = f"'{path.parent}' holds pictures that were prepared from '{document.source}', not from '{source}'."
         hint = f"Choose another destination; or, if the source was moved, remove {RECORD} and prepare them again."
@@ -215,13 +218,25 @@ def _read_journal(path: Path) -> Iterator[Entry]:
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             entry = _ENTRY.validate_python(json.loads(line))
-            if all(_lawful(name) for name in entry.files):
+            if all(_lawful(name) for name in entry.files) and _is_sound(entry):
                 yield entry
 
 
 def _lawful(name: str) -> bool:
     """Whether a name leads to a file of the destination, or of its folder for debug pictures, and nowhere else."""
-    return Path(name).name in (name, name.removeprefix(f"{DEBUG_FOLDER}/"))
+    own = name.removeprefix(f"{DEBUG_FOLDER}/")
+    return own not in ("", ".", "..") and "/" not in own and "\0" not in own
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether an entry has what its picture is compared with others by; one that failed has none."""
+    if entry.state == "failed":
+        return True
+    try:
+        Fingerprint.from_text(entry.fingerprint)
+    except ValueError:
+        return False
+    return True
 
 
 def _damaged(path: Path, why: str) -> VocableError:

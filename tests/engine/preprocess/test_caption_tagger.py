@@ -56,6 +56,11 @@ def test_an_emoticon_keeps_its_underscore(table: Path) -> None:
     assert choose(table, [0, 0, 0, 0, 1]) == ["^_^"]
 
 
+def test_a_long_tag_of_underscores_takes_no_time(table: Path) -> None:
+    table.write_text(f"name,category\n{'_' * 3000}two words,0\n")
+    assert choose(table, [1]) == [" " * 3000 + "two words"]
+
+
 def test_underscores_and_brackets_stay_when_asked(table: Path) -> None:
     assert choose(table, [0, 0, 1, 1, 0], spaces=False, escape=False) == ["some_hero", "red_dress_(clothes)"]
 
@@ -119,6 +124,20 @@ def test_a_table_of_another_model_is_told_before_any_picture(table: Path) -> Non
     table.write_text(TABLE + "6,more,0,1\n")
     with pytest.raises(VocableError, match=r"scores 5 tags, but selected_tags\.csv names 6"):
         open_tagger(table.parent, device="cpu", rules=Tags())
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [([2, 32, 32, 3], "Got invalid dimensions"), (["n", 10**6, 10**6, 3], "takes pictures of 1000000 pixels")],
+)
+def test_a_model_that_takes_something_else_is_told_before_any_picture(
+    table: Path, shape: list[int | str], reason: str
+) -> None:
+    write_model(table.parent, shape, 3)
+    with pytest.raises(VocableError, match=reason) as caught:
+        open_tagger(table.parent, device="cpu", rules=Tags())
+    assert caught.value.code == "caption.unreadable"
 
 
 @needs_onnx

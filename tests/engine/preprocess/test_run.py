@@ -320,6 +320,14 @@ def test_a_plan_says_what_the_work_then_does(place: Place) -> None:
     assert plan(place.request(**options)).summary.unchanged == 3
 
 
+def test_a_plan_warns_of_what_the_size_alone_tells(place: Place) -> None:
+    options = {"checks": {"blur": 0, "duplicates": "off"}}
+    foreseen = plan(place.request(**options)).pictures
+    place.prepare(**options)
+    assert any(picture.warnings for picture in foreseen)
+    assert [picture.warnings for picture in foreseen] == [picture.warnings for picture in place.results.values()]
+
+
 def test_a_cancel_leaves_whole_pictures_and_a_next_run_goes_on(place: Place) -> None:
     done: list[str] = []
 
@@ -390,7 +398,9 @@ def test_a_destination_of_another_source_is_refused(place: Place, tmp_path: Path
     assert caught.value.code == "preprocess.record"
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format": 9}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[" * 100_000, b'{"format": 9}'], ids=["empty", "bare", "deep", "other format"]
+)
 def test_a_damaged_record_is_told_and_nothing_is_written(place: Place, content: bytes) -> None:
     place.destination.mkdir()
     (place.destination / "preprocess.json").write_bytes(content)
@@ -399,12 +409,22 @@ def test_a_damaged_record_is_told_and_nothing_is_written(place: Place, content: 
     assert place.names("*") == ["preprocess.json"]
 
 
-def test_a_record_that_names_files_elsewhere_is_refused(place: Place) -> None:
-    place.prepare()
-    record = json.loads((place.destination / "preprocess.json").read_bytes())
-    record["pictures"][0]["files"]["../source/2.png"] = record["pictures"][0]["sha256"]
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [
+        ({"files": {"../source/2.png": "0" * 64}}, "names files elsewhere"),
+        ({"files": {"debug/../2.png": "0" * 64}}, "names files elsewhere"),
+        ({"files": {"2\0.png": "0" * 64}}, "names files elsewhere"),
+        ({"files": {"..": "0" * 64}}, "names files elsewhere"),
+        ({"fingerprint": ""}, "fingerprint of a picture is none"),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_refused(place: Place, spoilt: dict[str, object], reason: str) -> None:
+    place.destination.mkdir()
+    picture = {"source": "2.png", "state": "made", "fingerprint": "0" * 112, **spoilt}
+    record = {"format": 1, "source": str(place.source), "options": {}, "pictures": [picture]}
     (place.destination / "preprocess.json").write_text(json.dumps(record))
-    with pytest.raises(VocableError, match="names files elsewhere"):
+    with pytest.raises(VocableError, match=reason):
         place.prepare()
 
 
