@@ -16,7 +16,7 @@ from typing import Any
 
 from daemon import hypernetworks
 from daemon.inspector.frames import Message
-from daemon.inspector.inspector import Inspector
+from daemon.inspector.inspector import Inspector, lost
 from daemon.inspector.intake import Content, take_in
 from daemon.protocol.hypernetworks import HypernetworkReport, OptimizerReport
 from daemon.protocol.words import (
@@ -67,7 +67,7 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
     if not name:
         title = f"The file name '{escape(output.name, 100)}' holds nothing that could name a word."
         raise VocableError("embedding.name", title, "Choose another name for the file to write.")
-    _check_free(output, request.overwrite)
+    await asyncio.to_thread(_check_free, output, request.overwrite)
     halves = [await _take_in(source)] + ([await _take_in(second)] if second else [])
     question = {
         "do": "convert",
@@ -86,16 +86,21 @@ async def convert_file(inspector: Inspector, request: ConvertRequest) -> Convert
             raise
         notes.append(f"{picture.name} beside the file is not used: {error.title}")
         answer, files = await _convert(inspector, question, halves, None)
-    paths = [_path_for(output, suffix, number) for number, suffix in enumerate(answer["suffixes"])]
-    await asyncio.to_thread(_write, list(zip(paths, files, strict=True)), request.overwrite)
-    return ConvertReply(
-        paths=[str(path) for path in paths],
-        name=name,
-        kind=answer["kind"],
-        vectors=answer["vectors"],
-        width=answer["width"],
-        notes=[escape(note, 500) for note in [*notes, *answer["notes"]]] + _suffix_notes(output, request.format),
-    )
+    try:
+        paths = [_path_for(output, suffix, number) for number, suffix in enumerate(answer["suffixes"])]
+        writing = list(zip(paths, files, strict=True))
+        reply = ConvertReply(
+            paths=[str(path) for path in paths],
+            name=name,
+            kind=answer["kind"],
+            vectors=answer["vectors"],
+            width=answer["width"],
+            notes=[escape(note, 500) for note in [*notes, *answer["notes"]]] + _suffix_notes(output, request.format),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise lost("answered what makes no sense") from None
+    await asyncio.to_thread(_write, writing, request.overwrite)
+    return reply
 
 
 async def _convert(
@@ -137,6 +142,8 @@ async def _inspect(inspector: Inspector, path: Path, target: Target) -> FileRepo
         return report.model_copy(update={**found, "hypernetwork": network, "optimizer": optimizer})
     except VocableError as error:
         return report.model_copy(update={"error": describe_error(error)})
+    except (KeyError, TypeError, ValueError):
+        return report.model_copy(update={"error": describe_error(lost("answered what makes no sense"))})
 
 
 def _report(word: dict[str, Any], target: Target) -> WordReport:
@@ -174,7 +181,7 @@ def _find_picture(request: ConvertRequest, source: Path) -> Path | None:
     if request.picture:
         return Path(check_absolute("picture", request.picture))
     beside = [source.with_name(f"{source.stem}.preview.png"), source.with_name(f"{source.stem}.png")]
-    return next((path for path in beside if path.is_file()), None)
+    return next((path for path in beside if os.path.isfile(path)), None)  # False also for a name that is too long
 
 
 def _path_for(output: Path, suffix: str, number: int) -> Path:
@@ -184,7 +191,16 @@ def _path_for(output: Path, suffix: str, number: int) -> Path:
 
 def _check_free(path: Path, overwrite: bool) -> None:
     """Refuse early; whoever makes the file later is noticed when ours is put in place."""
-    if path.is_dir() or (os.path.lexists(path) and not overwrite):
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_error(path, error) from None
+    if path.is_dir():
+        title = f"{escape(str(path), 500)} is a folder."
+        raise VocableError("file.exists", title, "Give the whole path of the file to write.")
+    if not overwrite:
         hint = "Choose another name, or ask for it to be replaced."
         raise VocableError("file.exists", f"There is a file {escape(str(path), 500)} already.", hint)
 

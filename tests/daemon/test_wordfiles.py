@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from daemon.inspector.frames import Message
+from daemon.inspector.inspector import Inspector
 from daemon.protocol.words import (
     FORMAT_SUFFIXES,
     ConvertRequest,
@@ -19,6 +21,8 @@ from daemon.protocol.words import (
     TokensRequest,
     WordFormat,
 )
+from daemon.tables import Target
+from daemon.wordfiles import convert_file, inspect_files
 from engine.embedding.convert import Format
 from engine.embedding.png import SIGNATURE, encode_chunk, walk_chunks
 from engine.embedding.read import read_embedding, read_words
@@ -229,6 +233,35 @@ async def test_a_name_that_could_be_no_word_is_refused(running: Running, tmp_pat
     for name in ("CON.safetensors", "....safetensors", "\u202e.safetensors"):
         request = ConvertRequest(path=source, format="safetensors", output=str(tmp_path / name))
         assert await code_of(running.client.convert(request)) == "embedding.name"
+
+
+async def test_names_that_are_too_long_are_told_and_hold_nothing_up(running: Running, tmp_path: Path) -> None:
+    source = put(tmp_path / f"{'f' * 243}.safetensors", encode_safetensors(word()))
+    request = ConvertRequest(path=source, format="safetensors", output=str(tmp_path / f"{'o' * 250}.safetensors"))
+    assert await code_of(running.client.convert(request)) == "disk.write"
+    request = ConvertRequest(path=source, format="png", output=str(tmp_path / "fox.png"))
+    assert (await running.client.convert(request)).paths == [request.output]
+
+
+async def test_a_folder_in_the_way_is_called_one(running: Running, tmp_path: Path) -> None:
+    source = put(tmp_path / "fox.safetensors", encode_safetensors(word()))
+    with pytest.raises(VocableError, match="is a folder"):
+        await running.client.convert(ConvertRequest(path=source, format="png", output=str(tmp_path), overwrite=True))
+
+
+@pytest.mark.parametrize("answer", [{}, {"words": [{}]}, {"words": 1}, {"suffixes": ["/"], "kind": "embedding"}])
+async def test_what_makes_no_sense_is_not_believed(tmp_path: Path, answer: Message) -> None:
+    class Confused(Inspector):
+        async def ask(self, question: Message, parts: Sequence[bytes]) -> tuple[Message, list[bytes]]:
+            return answer, [b"x"]
+
+    source = put(tmp_path / "fox.safetensors", b"x")
+    reply = await inspect_files(Confused(), InspectRequest(paths=[source]), Target("starter", STARTER.width))
+    assert reply.files[0].error is not None
+    assert reply.files[0].error.code == "inspector.lost"
+    request = ConvertRequest(path=source, format="safetensors", output=str(tmp_path / "new.safetensors"))
+    assert await code_of(convert_file(Confused(), request)) == "inspector.lost"
+    assert os.listdir(tmp_path) == ["fox.safetensors"]
 
 
 async def test_tokens_are_counted_with_the_words_of_the_folder(running: Running) -> None:
