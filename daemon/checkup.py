@@ -14,7 +14,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -194,19 +194,16 @@ def check_gpu(workspace: Workspace, tool: Sequence[str] = (), devices: Path = Pa
 
 
 def _describe_card(card: gpu.Card) -> str:
-    room = f", {_show_size(card.free_bytes)} of {_show_size(card.total_bytes)} free" if card.total_bytes else ""
+    room = f", {gpu.show_size(card.free_bytes)} of {gpu.show_size(card.total_bytes)} free" if card.total_bytes else ""
     return escape(f"{card.name}, driver {card.driver}{room}", 200)
 
 
 def _judge_holder(holder: gpu.Holder, workspace: Workspace) -> Finding:
     """A process on the card: the workspace's own worker, or one that takes room from it."""
-    is_own = holder.pid == _own_worker(workspace)
-    name = "the worker of this workspace" if is_own else holder.name or "a process that cannot be seen from here"
-    user = f" of {holder.user}" if holder.user and not is_own else ""
-    held = "memory that the driver does not tell" if holder.held_bytes is None else _show_size(holder.held_bytes)
-    text = escape(f"{name}{user} (pid {holder.pid}) holds {held}", 300)
-    if is_own:
-        return Finding("GPU", "ok", text)
+    if holder.pid == _own_worker(workspace):
+        own = replace(holder, name="the worker of this workspace", user="")
+        return Finding("GPU", "ok", escape(gpu.describe_holder(own), 300))
+    text = escape(gpu.describe_holder(holder), 300)
     advice = "A run does not wait for it: one that needs more than is left fails with memory.full. End it first."
     return Finding("GPU", "warning", text, advice)
 
@@ -216,10 +213,6 @@ def _own_worker(workspace: Workspace) -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return int(json.loads((workspace.state / FOOTPRINT).read_bytes())["pid"])
     return None
-
-
-def _show_size(size: int | None) -> str:
-    return "?" if size is None else f"{size / (1 << 30):,.1f} GiB"
 
 
 def _without_tool(devices: Path) -> Finding:

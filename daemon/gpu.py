@@ -1,7 +1,7 @@
 """What NVIDIA's driver says of its cards, and of the processes that hold their memory.
 
-Called by the doctor only, in its own process: a driver that hangs also hangs those who ask it. It is asked through
-nvidia-smi, in a process that is given up on after a time. Names of processes are foreign text, not yet escaped.
+Called by the doctor, and by the service in threads of their own: a driver that hangs also hangs those who ask it. It is
+asked through nvidia-smi, in a process that is given up on after a time. Names of processes are not yet escaped.
 """
 
 from __future__ import annotations
@@ -74,6 +74,17 @@ def list_holders(tool: Sequence[str]) -> list[Holder]:
             known = "" if name.startswith("[") else Path(name).name
             holders.append(Holder(row[0], pid, known, _find_user(pid), _read_bytes(row[-1])))
     return holders
+
+
+def describe_holder(holder: Holder) -> str:
+    """A process with its user and what it holds, in words."""
+    user = f" of {holder.user}" if holder.user else ""
+    held = "memory that the driver does not tell" if holder.held_bytes is None else show_size(holder.held_bytes)
+    return f"{holder.name or 'a process that cannot be seen from here'}{user} (pid {holder.pid}) holds {held}"
+
+
+def show_size(size: int | None) -> str:
+    return "?" if size is None else f"{size / (1 << 30):,.1f} GiB"
 
 
 def run_bounded(command: Sequence[str], timeout_s: float) -> tuple[int, str] | None:

@@ -6,12 +6,11 @@ Part of the service. What was hashed is in the workspace's cache, where the cata
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from daemon.threads import run_apart
 from engine.errors import VocableError
 from engine.models.catalog import read_entry
 
@@ -62,26 +61,4 @@ class Hashing:
             self._waiting.pop(path, None)
 
     async def _hash(self, path: Path) -> None:
-        """In a thread that a service which ends does not wait for."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: Exception | None) -> None:
-            if done.cancelled():
-                return
-            if error:
-                done.set_exception(error)
-            else:
-                done.set_result(None)
-
-        def work() -> None:
-            fault = None
-            try:
-                read_entry(path, cache=self._cache)
-            except Exception as error:
-                fault = error
-            with contextlib.suppress(RuntimeError):  # the service has ended meanwhile
-                loop.call_soon_threadsafe(settle, fault)
-
-        threading.Thread(target=work, name="hashing", daemon=True).start()
-        await done
+        await run_apart(lambda: read_entry(path, cache=self._cache), "hashing")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from daemon.cards import is_card, name_others, wait_for_memory
 from daemon.protocol.service import WorkerView
 from daemon.worker.footprint import clear_away
 from daemon.worker.supervise import WorkerExit
@@ -61,6 +62,7 @@ class Keeper:
         settings: the worker's first message.
         on_message, on_exit: called with what the worker says, and with its end.
         on_change: called when `view` changed.
+        on_free: called when what an earlier worker held is free, after `is_present` was true for that alone.
         backoff: pause in seconds after so many crashes in the window.
     """
 
@@ -72,6 +74,7 @@ class Keeper:
         on_message: Callable[[Message], None],
         on_exit: Callable[[WorkerExit], None],
         on_change: Callable[[], None],
+        on_free: Callable[[], None],
         backoff: Callable[[int], float] = backoff_s,
     ) -> None:
         self.view = WorkerView()
@@ -82,16 +85,18 @@ class Keeper:
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_change = on_change
+        self._on_free = on_free
         self._backoff = backoff
         self._worker: WorkerProcess | None = None
         self._crashes: deque[float] = deque()
         self._not_before = 0.0
         self._leaving: asyncio.Task[None] | None = None
         self._clearing: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @property
     def is_present(self) -> bool:
-        """Whether there is a worker, or what an earlier service left of one."""
+        """Whether there is a worker, or what is left of an earlier one: a process, or memory of its device."""
         return self._worker is not None or self._clearing is not None
 
     @property
@@ -107,15 +112,15 @@ class Keeper:
         """Seconds until a worker may be started."""
         return max(0.0, self._not_before - asyncio.get_running_loop().time())
 
-    def clear_away(self, footprint: Path, on_done: Callable[[], None]) -> None:
-        """End the worker that an earlier service left, if there is one; `on_done` follows when it is gone."""
-        self._clearing = asyncio.create_task(self._clear_away(footprint, on_done))
+    def clear_away(self, footprint: Path) -> None:
+        """End the worker that an earlier service left, if there is one."""
+        self._clearing = asyncio.create_task(self._clear_away(footprint))
 
     async def close(self) -> None:
-        """Wait no longer for what an earlier service left."""
-        if self._clearing:
-            self._clearing.cancel()
-            await asyncio.gather(self._clearing, return_exceptions=True)
+        """Wait no longer for what an earlier worker left."""
+        for task in filter(None, (self._clearing, self._asking)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def start(self) -> None:
         """Start a worker; it is ready when it says so. A refusal of the system counts as a crash."""
@@ -156,6 +161,8 @@ class Keeper:
 
     def note_ready(self, device: str) -> None:
         self._show(state="idle", device=escape(device, 200))
+        if is_card(device):
+            self._asking = asyncio.create_task(self._note_others())
 
     def note_model(self, name: str) -> None:
         self._show(model=escape(name, 200))
@@ -171,6 +178,10 @@ class Keeper:
             _log.error("worker lost: %s", end.title)
             return
         self._worker, self._leaving = None, None
+        if self._asking:
+            self._asking.cancel()
+        if is_card(self.view.device) and not self._clearing:
+            self._clearing = asyncio.create_task(self._wait_for_memory())
         self._show(pid=None, state="absent", model="", note="")
         if end.kind == "asked":
             return
@@ -192,14 +203,27 @@ class Keeper:
         self._crashes.clear()
         self._not_before = 0.0
 
-    async def _clear_away(self, footprint: Path, on_done: Callable[[], None]) -> None:
+    async def _wait_for_memory(self) -> None:
+        try:
+            await wait_for_memory()
+        finally:
+            self._clearing = None
+        self._on_free()
+
+    async def _note_others(self) -> None:
+        note = await name_others(self.view.pid)
+        if note and self._worker is not None:
+            _log.warning("%s", note)
+            self._show(note=note)
+
+    async def _clear_away(self, footprint: Path) -> None:
         try:
             await clear_away(footprint, kill_s=KILL_TIMEOUT_S, on_stuck=self._show_stuck)
         except OSError as error:
             _log.error("whether an earlier worker still lives is not known: %s", error.strerror)
         self._clearing = None
         self._show(pid=None, state="absent", note="")
-        on_done()
+        self._on_free()
 
     def _show_stuck(self, pid: int) -> None:
         note = f"The worker of an earlier service (pid {pid}) hangs inside a driver and cannot be killed."

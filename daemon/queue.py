@@ -86,6 +86,7 @@ class Queue:
             on_message=self._inbox.put_nowait,
             on_exit=self._inbox.put_nowait,
             on_change=self._worker_changed,
+            on_free=self._wake,
             backoff=backoff,
         )
         self._turns = Turns(ledger, self.keeper, clock)
@@ -115,7 +116,7 @@ class Queue:
                 await self._turns.leave(run, "paused")
             elif run.view.state == "running" or run.view.asked:
                 await self._turns.requeue(run, asked=run.view.asked)
-        self.keeper.clear_away(self._workspace.state / FOOTPRINT, self._wake)
+        self.keeper.clear_away(self._workspace.state / FOOTPRINT)
         self._task = asyncio.create_task(self._work())
         self._room.start()
         self.removal.start()
