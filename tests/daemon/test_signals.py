@@ -103,7 +103,7 @@ async def test_deadlines_that_changed_are_those_of_the_next_worker(
     assert deadlines == [Deadlines(), Deadlines(first_step_s=7200)]
 
 
-FOLDERS = {"embeddings", "datasets", "templates", "models", "inbox"}
+FOLDERS = {"embeddings", "hypernetworks", "datasets", "templates", "models", "inbox"}
 
 
 @pytest.fixture
