@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from daemon.worker.pulse import Deadlines
 from engine.errors import VocableError
 from engine.files import write_atomically
-from engine.text import escape
+from engine.text import end_sentence, escape
 
 
 class _Table(BaseModel):
@@ -181,7 +181,8 @@ def _known_keys() -> list[str]:
 
 
 def _invalid(path: Path, reason: str) -> VocableError:
-    return VocableError("settings.invalid", f"{path} cannot be used: {escape(reason)}.", "Correct it and try again.")
+    title = end_sentence(f"{path} cannot be used: {escape(reason)}")
+    return VocableError("settings.invalid", title, "Correct it and try again.")
 
 
 _PAGE = """\
@@ -191,8 +192,8 @@ _PAGE = """\
 
 `vocable.toml` in the workspace is optional, and so is everything in it. The service reads it at its start and at SIGHUP
 (`systemctl reload vocable`), and `PUT /v1/settings` changes it. Faulty settings change nothing: the old ones stay in
-force, and `vocable daemon status` says what is wrong. Changed deadlines are those of the next worker; the group changes
-with the next start of the service. These are the defaults:
+force, and `vocable daemon status` says what is wrong; `vocable doctor` says it without a service, too. Deadlines change
+with the next worker, the group and the folder of the runs with the next start of the service. These are the defaults:
 
 ```toml
 {toml}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.text import end_sentence
+
 
 class VocableError(Exception):
     """An error that a user can act on.
@@ -55,7 +57,8 @@ class RecipeError(VocableError):
     def __init__(self, faults: list[Fault]) -> None:
         lines = "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("recipe.invalid", f"The recipe has {count}: {lines}.", "Correct these fields and try again.")
+        title = end_sentence(f"The recipe has {count}: {lines}")
+        super().__init__("recipe.invalid", title, "Correct these fields and try again.")
         self.faults = faults
 
     def to_dict(self) -> dict[str, Any]:

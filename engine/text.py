@@ -31,3 +31,8 @@ def _visible(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def end_sentence(text: str) -> str:
+    """The text with the full stop that it lacks; a question has its mark already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from daemon.api.codes import status_of
 from daemon.runs import describe_error
 from engine.errors import Fault, RecipeError, VocableError
-from engine.text import escape
+from engine.text import end_sentence, escape
 
 
 class FieldError(VocableError):
@@ -22,7 +22,8 @@ class FieldError(VocableError):
 
     def __init__(self, faults: list[Fault]) -> None:
         lines = "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
-        super().__init__("request.fields", f"The request is wrong: {lines}.", "Correct these fields and try again.")
+        title = end_sentence(f"The request is wrong: {lines}")
+        super().__init__("request.fields", title, "Correct these fields and try again.")
         self.faults = faults
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,12 +34,13 @@ def doctor(
     looked at; a recipe file is then one of that machine.
     """
     from daemon.checkup import check_machine
+    from daemon.checkup_settings import check_settings
 
     session = session_of(ctx)
     if session.host:
         check_paths(session, recipe_file)
         run_there(session, "doctor", *([str(recipe_file)] if recipe_file else []), *(["--json"] if as_json else []))
-    findings = check_machine(session.workspace, os.environ)
+    findings = check_machine(session.workspace, os.environ) + check_settings(session.workspace)
     findings += asyncio.run(_check_service(session.workspace))
     if recipe_file is not None:
         findings += asyncio.run(_check_recipe(session, recipe_file))
