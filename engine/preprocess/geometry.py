@@ -69,6 +69,17 @@ def describe_misfit(width: int, height: int) -> str:
     return f"No size within the bounds of auto_size suits its {width} x {height} pixels."
 
 
+def warn_of_size(width: int, height: int, enlarged: float, options: PreprocessOptions) -> list[str]:
+    """What is told of a picture for its size alone; `enlarged` is the most that one of its cuts enlarges it."""
+    found = []
+    most = options.checks.enlargement
+    if most and enlarged > most:
+        found.append(f"It has {width} x {height} pixels and is enlarged {enlarged:.2g} times.")
+    if options.auto_size.enabled and choose_size(width, height, options.auto_size) is None:
+        found.append(describe_misfit(width, height))
+    return found
+
+
 def split(width: int, height: int, target_width: int, target_height: int, options: Split) -> list[Cut]:
     """Pieces along the long side, each sharing at least `overlap` of itself with the next; none for a picture that is
     not long enough."""

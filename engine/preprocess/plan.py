@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.errors import VocableError
 from engine.preprocess.crew import Crew
 from engine.preprocess.folders import Folders, find_folders
-from engine.preprocess.geometry import outline
+from engine.preprocess.geometry import Cut, enlargement, outline, warn_of_size
 from engine.preprocess.prepare import Facts
 from engine.preprocess.record import Entry, Record, read_record
 from engine.preprocess.request import PreprocessOptions, PreprocessRequest
@@ -93,11 +93,14 @@ def _foresee(
         old = record.entries.get(path.name)
         if old and _holds(old, facts, made, text, number, record):
             return PictureResult(path.name, "unchanged", old.outputs, old.notes, old.warnings)
-        outputs = _name_outputs(path, number, facts, options, digits)
+        cuts = outline(facts.width, facts.height, options)
+        outputs = _name_outputs(path, number, cuts, options, digits)
         taken = [output.name for output in outputs if record.standing(output.name, "") == "foreign"]
         # Equal bytes would be taken as they are; that is not known before they are made.
-        warnings = tuple(f"'{name}' is there already, and is not known to be made here." for name in taken)
-        return PictureResult(path.name, "made", outputs, warnings=warnings)
+        warnings = [f"'{name}' is there already, and is not known to be made here." for name in taken]
+        enlarged = max(enlargement(cut, facts.width, facts.height) for cut in cuts)
+        warnings += warn_of_size(facts.width, facts.height, enlarged, options)
+        return PictureResult(path.name, "made", outputs, warnings=tuple(warnings))
     except VocableError as error:
         if error.code.startswith(("dataset.", "preprocess.")):
             return PictureResult(path.name, "failed", reason=error.title)
@@ -109,9 +112,11 @@ def _holds(old: Entry, facts: Facts, made: str, text: str, number: int, record: 
     return same and all(record.standing(name, sha256) in ("ours", "foreign") for name, sha256 in old.files.items())
 
 
-def _name_outputs(path: Path, number: int, facts: Facts, options: PreprocessOptions, digits: int) -> tuple[Output, ...]:
+def _name_outputs(
+    path: Path, number: int, cuts: Sequence[Cut], options: PreprocessOptions, digits: int
+) -> tuple[Output, ...]:
     outputs: list[Output] = []
-    for cut in outline(facts.width, facts.height, options):
+    for cut in cuts:
         for flipped in (False, True) if options.flip else (False,):
             name = f"{name_stem(number, digits, len(outputs), path)}.png"
             outputs.append(Output(name, cut.step, cut.width, cut.height, flipped))

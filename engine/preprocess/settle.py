@@ -20,7 +20,7 @@ from engine.errors import VocableError
 from engine.files import write_atomically
 from engine.preprocess.crew import Crew
 from engine.preprocess.folders import DEBUG_FOLDER
-from engine.preprocess.geometry import choose_size, describe_misfit
+from engine.preprocess.geometry import warn_of_size
 from engine.preprocess.likeness import Fingerprint, LookAlikes
 from engine.preprocess.prepare import Facts, Piece, Prepared
 from engine.preprocess.record import Entry, Record
@@ -160,14 +160,11 @@ class Settler:
         return f"It looks like '{twin[0]}' ({twin[1]} of 64 bits differ)."
 
     def _warnings(self, facts: Facts, twin: str) -> tuple[str, ...]:
-        checks, found = self._options.checks, [twin] if twin else []
-        if checks.enlargement and facts.enlargement > checks.enlargement:
-            found.append(f"It has {facts.width} x {facts.height} pixels and is enlarged {facts.enlargement:.2g} times.")
-        if facts.sharpness < checks.blur:
-            found.append(f"It looks blurred: its sharpness is {facts.sharpness:g}, less than {checks.blur:g}.")
-        auto_size = self._options.auto_size
-        if auto_size.enabled and choose_size(facts.width, facts.height, auto_size) is None:
-            found.append(describe_misfit(facts.width, facts.height))
+        found = [twin] if twin else []
+        found += warn_of_size(facts.width, facts.height, facts.enlargement, self._options)
+        least = self._options.checks.blur
+        if facts.sharpness < least:
+            found.append(f"It looks blurred: its sharpness is {facts.sharpness:g}, less than {least:g}.")
         return tuple(found)
 
     def _keep(self, pending: Pending, warnings: tuple[str, ...]) -> PictureResult | None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from daemon.protocol.preprocess import PreprocessJob, PreprocessOptions
 from engine.errors import RecipeError, VocableError
 from engine.recipe import iter_fields, set_field
+from engine.text import end_sentence
 from tui.cli.output import print_json, print_table
 from tui.cli.recipes import resolve_folder
 from tui.cli.session import Session, check_paths
@@ -102,9 +103,13 @@ def _describe(fault: dict[str, Any]) -> str:
         known = [known for known, _, _ in iter_fields(PreprocessOptions)]
         nearest = difflib.get_close_matches(name, known, n=1)
         return f"{name}: is not known" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{name}: is a group of options, not one"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{name}: '{fault['input']}' is no colour like #ffffff"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}"
 
 
 def _invalid(faults: Sequence[str]) -> VocableError:
-    return VocableError("usage.invalid", f"{'; '.join(faults).rstrip('.?')}.", "See: vocable preprocess --options")
+    return VocableError("usage.invalid", end_sentence("; ".join(faults)), "See: vocable preprocess --options")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daemon.protocol.preprocess import PictureView, PreprocessJob, PreprocessResult
 
 _MAX_TOLD = 20
-"""Pictures with something to tell that are told on a screen; preprocess.json has them all."""
+"""Lines about what failed or is to be seen to, in this order, on a screen; preprocess.json has them all."""
 
 _INTERRUPTED = "Cancelled. What was prepared stays; the same command goes on from there."
 
@@ -124,6 +124,8 @@ def _print_plan(result: PreprocessResult) -> None:
     hidden = result.total - len(result.pictures)
     if hidden > 0:
         say(f"and {hidden} more pictures")
+    _tell_lines(_gather([(picture.source, text) for picture in result.pictures for text in picture.warnings]), result)
+    _tell_passed_over(result)
     say(f"{_count(result)}; they would be in {result.destination}. Nothing was written.")
 
 
@@ -139,18 +141,10 @@ def _describe(picture: PictureView) -> str:
 
 
 def _tell(result: PreprocessResult) -> None:
-    told = [
-        f"{picture.source}: {text}"
-        for picture in result.pictures
-        for text in (picture.reason, *picture.warnings)
-        if text
-    ]
-    for line in told[:_MAX_TOLD]:
-        say(line)
-    if len(told) > _MAX_TOLD:
-        say(f"and {len(told) - _MAX_TOLD} more, in {result.record}")
-    if result.passed_over:
-        say(f"Passed over, since these are no pictures by their ending: {', '.join(result.passed_over)}")
+    reasons = [(picture.source, picture.reason) for picture in result.pictures if picture.reason]
+    warnings = [(picture.source, text) for picture in result.pictures for text in picture.warnings]
+    _tell_lines(_gather(reasons) + _gather(warnings), result)
+    _tell_passed_over(result)
     if result.left:
         hint = "--set remove_left=true removes them"
         say(f"{len(result.left)} files of pictures that are gone from the source are still there; {hint}.")
@@ -162,6 +156,29 @@ def _tell(result: PreprocessResult) -> None:
     print_text(result.destination)
 
 
+def _gather(told: list[tuple[str, str]]) -> list[str]:
+    """A line for each sentence, with the pictures that it is told of: photos of one camera have the same faults."""
+    pictures: dict[str, list[str]] = {}
+    for source, text in told:
+        pictures.setdefault(text, []).append(source)
+    return [
+        f"{sources[0]}{f' and {len(sources) - 1} more' if len(sources) > 1 else ''}: {text}"
+        for text, sources in pictures.items()
+    ]
+
+
+def _tell_lines(lines: list[str], result: PreprocessResult) -> None:
+    for line in lines[:_MAX_TOLD]:
+        say(line)
+    if len(lines) > _MAX_TOLD:
+        say(f"and {len(lines) - _MAX_TOLD} more{f', in {result.record}' if result.record else ''}")
+
+
+def _tell_passed_over(result: PreprocessResult) -> None:
+    if result.passed_over:
+        say(f"Passed over, since these are no pictures by their ending: {', '.join(result.passed_over)}")
+
+
 def _count(result: PreprocessResult) -> str:
     parts = {
         "made": result.made,
@@ -170,4 +187,4 @@ def _count(result: PreprocessResult) -> str:
         "failed": result.failed,
     }
     counted = ", ".join(f"{count} {what}" for what, count in parts.items() if count) or "none"
-    return f"Of {result.total} pictures: {counted}; {result.files} prepared"
+    return f"Of {result.total} picture{'' if result.total == 1 else 's'}: {counted}; {result.files} prepared"

@@ -49,6 +49,17 @@ def test_a_dry_run_lists_what_would_happen(vocable: Vocable, photos: Path) -> No
     assert not (vocable.root / "datasets" / "third").exists()
 
 
+def test_failures_are_told_first_and_what_is_told_of_many_once(vocable: Vocable, photos: Path) -> None:
+    (photos / "zebra.png").write_bytes(b"no picture")
+    large = ("--width", "128", "--height", "128", "--duplicates", "off", "--set", "checks.blur=0")
+    enlarged = "0000.png and 2 more: It has 64 x 64 pixels and is enlarged 2 times."
+    foreseen = vocable("preprocess", str(photos), "grouped", *large, "--dry-run")[1].splitlines()
+    assert enlarged in foreseen
+    talk = vocable("preprocess", str(photos), "grouped", *large)[1].splitlines()
+    failed = "zebra.png: The picture 'zebra.png' is not a picture of a known format."
+    assert talk.index(enlarged) == talk.index(failed) + 1
+
+
 def test_paths_start_where_the_caller_is(vocable: Vocable, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
     out, _ = vocable("preprocess", "photos", "./here", *SMALL)
@@ -58,7 +69,7 @@ def test_paths_start_where_the_caller_is(vocable: Vocable, photos: Path, monkeyp
 def test_a_folder_in_which_every_picture_fails_counts_as_failed(vocable: Vocable, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     _, talk = vocable("preprocess", str(tmp_path), "broken", *SMALL, code=output.FAILED)
-    assert "Of 1 pictures: 1 failed; 0 prepared." in talk
+    assert "Of 1 picture: 1 failed; 0 prepared." in talk
 
 
 @pytest.mark.parametrize(
@@ -68,7 +79,9 @@ def test_a_folder_in_which_every_picture_fails_counts_as_failed(vocable: Vocable
         (("PHOTOS", "PHOTOS"), "The prepared pictures would go into the folder that they are made from"),
         (("PHOTOS", "--caption", "blip"), "There is no BLIP model in"),
         (("PHOTOS", "--width", "70"), "width: input should be a multiple of 8."),
-        (("PHOTOS", "--set", "split.enabeld=true"), "split.enabeld: is not known; did you mean split.enabled"),
+        (("PHOTOS", "--set", "split.enabeld=true"), "split.enabeld: is not known; did you mean split.enabled?\nhint"),
+        (("PHOTOS", "--set", "background=red"), "background: 'red' is no colour like #ffffff."),
+        (("PHOTOS", "--set", "captions.blip=3"), "captions.blip: is a group of options, not one."),
         (("PHOTOS", "--set", "split"), "split: is not of the form group.key=value."),
         (("PHOTOS", "--set", "auto_size={min_dim=768, max_dim=384}"), "min_dim 768 is greater than max_dim 384."),
         ((), "There is nothing to prepare."),
