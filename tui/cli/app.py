@@ -156,7 +156,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 def _usage_error(error: TyperException) -> VocableError:
     """What typer says about wrong arguments, in our form."""
-    message = error.format_message().strip()
+    message = error.format_message().strip() or "A command is missing"  # typer printed the help instead of a sentence
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "vocable"
     sentence = message if message.endswith((".", "?", ")")) else f"{message}."

@@ -101,9 +101,13 @@ def changes(before: RunView | None, now: RunView) -> list[str]:
 
 def describe_speed(run: RunView) -> str:
     """Loss, rate and time left, as far as they are known."""
+    loss = "" if run.mean_loss is None else f"loss {run.mean_loss:.4f}"
+    return ", ".join(filter(None, (loss, describe_pace(run))))
+
+
+def describe_pace(run: RunView) -> str:
+    """Rate and time left, as far as they are known."""
     parts = []
-    if run.mean_loss is not None:
-        parts.append(f"loss {run.mean_loss:.4f}")
     if run.steps_per_second:
         parts.append(f"{run.steps_per_second:.1f} steps/s")
     if run.seconds_left is not None:

@@ -141,7 +141,7 @@ def _row(run: RunView) -> tuple[str, ...]:
 
 
 def _facts(run: RunDetail) -> list[tuple[str, str]]:
-    from tui.cli.follow import describe_speed
+    from tui.cli.follow import describe_pace
 
     error = run.error
     return [
@@ -149,7 +149,7 @@ def _facts(run: RunDetail) -> list[tuple[str, str]]:
         ("name", run.name),
         ("state", f"{run.state}, {run.phase}" if run.phase else run.state),
         ("step", f"{run.step} of {run.steps}"),
-        ("speed", describe_speed(run) if run.state == "running" else ""),
+        ("speed", describe_pace(run) if run.state == "running" else ""),
         ("loss", "" if run.mean_loss is None else f"{run.mean_loss:.4f} (mean)"),
         ("model", run.model),
         ("created", _local_time(run.created_at)),

@@ -167,11 +167,11 @@ def _print_status(workspace: Workspace, found: tuple[ServerInfo, State] | None, 
         say(f"No service runs for {workspace.root}.")
     else:
         folders = values.pop("folders")
-        for label, value in values.items():
-            if value not in (None, "", True):
-                print_text(f"{label.replace('_', ' '):<12}{value}")
-        for name, health in folders.items():
-            print_text(f"{name + '/':<12}{_describe_folder(health)}")
+        told = {label.replace("_", " "): value for label, value in values.items() if value not in (None, "", True)}
+        told |= {f"{name}/": _describe_folder(health) for name, health in folders.items()}
+        width = max(map(len, told)) + 2
+        for label, value in told.items():
+            print_text(f"{label:<{width}}{value}")
 
 
 def _describe_folder(health: Mapping[str, Any]) -> str:

@@ -117,9 +117,12 @@ def build_request(kind: type[Model], **values: Any) -> Model:
     try:
         return kind.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, item['loc']))}: {_lower(item['msg'])}" for item in error.errors()]
+        faults = [_describe(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
         raise VocableError("usage.invalid", f"{'; '.join(faults)}.", "See --help for what is possible.") from None
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _describe(name: str, message: str) -> str:
+    """A fault with the option it is of; one that is of several options names them itself."""
+    message = message.removeprefix("Value error, ").rstrip(".")
+    message = message[:1].lower() + message[1:]
+    return f"{name}: {message}" if name else message

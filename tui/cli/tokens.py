@@ -39,7 +39,6 @@ def _describe(reply: TokensReply) -> str:
     lines = [f"{reply.count} / {reply.limit}"]
     if len(reply.chunks) > 1:
         lines += [f"chunk {number}  {taken} / 75" for number, taken in enumerate(reply.chunks, 1)]
-    lines.append(f"words    {', '.join(reply.words) or 'none'}")
-    if reply.hypernetworks:
-        lines.append(f"hypernetworks  {', '.join(reply.hypernetworks)}")
-    return "\n".join(lines)
+    named = {"words": ", ".join(reply.words) or "none", "hypernetworks": ", ".join(reply.hypernetworks)}
+    width = max(len(label) for label, names in named.items() if names) + 2
+    return "\n".join(lines + [f"{label:<{width}}{names}" for label, names in named.items() if names])

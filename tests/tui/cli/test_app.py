@@ -30,7 +30,7 @@ def _no_service_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("train --images p --steps many", "Invalid value for '--steps'"),
         ("train --images p --name a/b", "name: 'a/b' may hold letters, digits"),
         ("train --images p --set train.learn_rate=fast", "train.learn_rate: 'fast' is not a learning rate"),
-        ("train --images p --set trian.steps=5", "trian: is not known; did you mean train?"),
+        ("train --images p --set trian.steps=5", "The recipe has 1 fault: trian: is not known; did you mean train?\n"),
         ("train --images p --set steps", "steps: is not of the form group.key=value"),
         ("generate", "There is nothing to make: neither a prompt nor a picture to be like."),
         ("generate girl --size 64", "'64' is not a size."),
@@ -40,6 +40,7 @@ def _no_service_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("generate girl --steps 0", "steps: input should be greater than or equal to 1"),
         ("generate girl --sampler Foo", "sampler: input should be 'Euler a'"),
         ("generate girl -o out.jpg", "out.jpg is not a PNG file's name."),
+        ("hypernet new x --sizes 2,1", "sizes does not begin and end with 1.\n"),
         ("new zara --vectors 76", "vectors: input should be less than or equal to 75"),
         ("", "The terminal program needs a terminal."),
     ],
@@ -54,6 +55,11 @@ def test_wrong_use_is_told_in_a_sentence_and_ends_with_2(
     assert talk.err.startswith("error: ")
     assert "\nhint: " in talk.err
     assert "Traceback" not in talk.err
+
+
+def test_a_group_without_a_command_says_so_below_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["hypernet"]) == output.MISUSED
+    assert capsys.readouterr().err.startswith("error: A command is missing.\nhint: See: vocable hypernet --help")
 
 
 def test_all_faults_of_a_recipe_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
