@@ -36,8 +36,8 @@ PICTURES = 12
 def request_(tmp_path: Path) -> PreprocessRequest:
     (tmp_path / "source").mkdir()
     for number in range(PICTURES):
-        write(tmp_path / "source" / f"{number}.png", draw_noise((256, 256), number))
-    options = PreprocessOptions(width=256, height=256, flip=True)
+        write(tmp_path / "source" / f"{number}.png", draw_noise((128, 128), number))
+    options = PreprocessOptions(width=128, height=128, flip=True)
     return PreprocessRequest(source=str(tmp_path / "source"), destination=str(tmp_path / "out"), options=options)
 
 
@@ -60,7 +60,7 @@ def watched(processes: list[int]) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("after", [1, 6])
 def test_a_kill_leaves_whole_files_and_no_process_and_the_next_run_goes_on(
-    request_: PreprocessRequest, after: int
+    request_: PreprocessRequest, in_threads: pytest.MonkeyPatch, after: int
 ) -> None:
     command = [sys.executable, "-c", _PROGRAM, request_.model_dump_json()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -90,10 +90,12 @@ def test_a_kill_leaves_whole_files_and_no_process_and_the_next_run_goes_on(
     assert not (destination / ".preprocess.journal").exists()
 
 
-def test_a_kill_between_two_options_leaves_nothing_foreign(request_: PreprocessRequest) -> None:
+def test_a_kill_between_two_options_leaves_nothing_foreign(
+    request_: PreprocessRequest, in_threads: pytest.MonkeyPatch
+) -> None:
     """Files of the first options, half of them replaced by those of the second: all are ours, none is left over."""
     list(preprocess(request_, workers=2))
-    other = request_.model_copy(update={"options": request_.options.model_copy(update={"flip": False, "width": 192})})
+    other = request_.model_copy(update={"options": request_.options.model_copy(update={"flip": False, "width": 96})})
     command = [sys.executable, "-c", _PROGRAM, other.model_dump_json()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
