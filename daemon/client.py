@@ -38,6 +38,7 @@ from daemon.protocol.runs import LossSeries, MoveRun, RecipeCheck, RunDetail, Ru
 from daemon.protocol.service import (
     API_VERSION,
     HEARTBEAT_S,
+    FoldersView,
     ModelList,
     ModelView,
     QueueView,
@@ -132,6 +133,10 @@ class Client:
     async def state(self) -> State:
         """Everything a screen shows; follow with `events(f"{state.boot_id}:{state.seq}")`."""
         return await self._get("/v1/state", State)
+
+    async def rescan(self) -> dict[str, Any]:
+        """Have all watched folders looked through now; how they were watched before."""
+        return (await self._post("/v1/rescan", FoldersView)).folders
 
     async def create_run(self, recipe: Mapping[str, Any], key: str | None = None) -> RunView:
         """Queue a run. With the same `key` a request may be repeated after a lost link: it makes one run."""

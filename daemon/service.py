@@ -135,6 +135,10 @@ class Service:
             notes.append("service.group changes with the next start")
         return notes
 
+    def folder_health(self) -> dict[str, dict[str, Any]]:
+        """How each watched folder is watched; see FolderWatch.health."""
+        return {**self.shelves.health(), **self.folders.health()}
+
     def look_soon(self) -> None:
         """Look through all watched folders now: something may have changed there that nobody was told of."""
         self.shelves.look_soon()
@@ -162,7 +166,7 @@ class Service:
             words=[],
             worker=self.queue.keeper.view,
             queue=self.queue.view(),
-            folders={**self.shelves.health(), **self.folders.health()},
+            folders=self.folder_health(),
             problem=self.ledger.problem,
         )
         rest = state.model_dump_json(exclude={"words", "hypernetworks"}).encode()

@@ -16,6 +16,7 @@ CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
     *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue"),
     *("runs.files", "runs.delete", "templates", "datasets", "settings", "hypernetworks"),
+    "preprocess",
 ]
 
 HEARTBEAT_S = 10.0
@@ -119,6 +120,13 @@ class ModelList(BaseModel):
     """`GET /v1/models`, the starter first."""
 
     models: list[ModelView]
+
+
+class FoldersView(BaseModel):
+    """Reply of `POST /v1/rescan`: how each folder was watched before; a changed `last_scan` shows that it was done."""
+
+    folders: dict[str, Any]
+    """As in State."""
 
 
 class State(BaseModel):

@@ -110,6 +110,7 @@ def requests(folder: Path, workspace: Any, at_work: str, waiting: str, job: str)
         ("GET", "/v1/datasets"): None,
         ("GET", "/v1/datasets/{name}"): "faces",
         ("PUT", "/v1/datasets/{name}/captions"): ("faces", {"changes": [caption]}),
+        ("POST", "/v1/rescan"): None,
         ("POST", "/v1/shutdown"): None,
     }
 

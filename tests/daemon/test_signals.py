@@ -212,3 +212,10 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 sys.argv[0] = "vocabled"
 runpy.run_module("daemon", run_name="__main__")
 """
+
+
+async def test_a_client_has_every_folder_looked_through(running: Running, looked: set[str]) -> None:
+    await running.until_watched()
+    looked.clear()
+    assert set(await running.client.rescan()) == FOLDERS
+    assert looked == FOLDERS
