@@ -165,7 +165,9 @@ class FolderWatch:
             if self._stopping.is_set():
                 return
             if hinted:
-                await asyncio.sleep(max(self._timing.gather_s, _PAUSE * self._look_s))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), max(self._timing.gather_s, _PAUSE * self._look_s))
+                    return
                 self._wake.clear()
             try:
                 await self._look()

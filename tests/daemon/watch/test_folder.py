@@ -349,3 +349,15 @@ async def test_a_look_is_told_of_although_it_found_nothing_new(root: Path, watch
     await watched.watch.rescan()
     assert len(looks) > before > 0
     assert watched.tables == []
+
+
+async def test_a_watch_that_gathers_changes_ends_at_once(root: Path, watch: Watch) -> None:
+    before = asyncio.all_tasks()
+    watched = await watch(timing=Timing(gather_s=600))
+    (following,) = asyncio.all_tasks() - before
+    watched.watch.look_soon()
+    for _ in range(20):
+        await asyncio.sleep(0)  # until it gathers
+    await watched.watch.stop()
+    assert following.done()
+    assert not following.cancelled()
