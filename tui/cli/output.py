@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import VocableError
@@ -61,18 +61,39 @@ def to_plain(value: BaseModel | Sequence[BaseModel] | Any) -> Any:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns on stdout; a terminal too narrow for them cuts cells, a pipe never does."""
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, wrapped: bool = False) -> None:
+    """Print aligned columns on stdout; a terminal too narrow for them cuts cells, a pipe never does.
+
+    With `wrapped` the last column holds sentences, which go on in the next line instead.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for header in headers:
-        table.add_column(header, no_wrap=True, overflow="ellipsis")
+    for number, header in enumerate(headers, 1):
+        may_wrap = wrapped and number == len(headers)
+        table.add_column(header, no_wrap=not may_wrap, overflow="fold" if may_wrap else "ellipsis")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False).print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, str, Any]], *, as_json: bool) -> None:
+    """Print options, each `(name, what it means, default)` as `engine.recipe.iter_fields` yields them."""
+    if as_json:
+        print_json([{"option": name, "default": default, "about": about} for name, about, default in fields])
+    else:
+        rows = [(name, _show_default(default), about) for name, about, default in fields]
+        print_table(("OPTION", "DEFAULT", "MEANING"), rows, wrapped=True)
+
+
+def _show_default(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_show_default, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def report_error(error: VocableError, *, as_json: bool) -> int:

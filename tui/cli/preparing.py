@@ -17,7 +17,7 @@ from daemon.protocol.preprocess import PreprocessJob, PreprocessOptions
 from engine.errors import RecipeError, VocableError
 from engine.recipe import iter_fields, set_field
 from engine.text import end_sentence
-from tui.cli.output import print_json, print_table
+from tui.cli.output import print_fields
 from tui.cli.recipes import resolve_folder
 from tui.cli.session import Session, check_paths
 
@@ -56,12 +56,7 @@ def build_job(
 
 def list_options(*, as_json: bool) -> None:
     """Print every option with its default and what it means."""
-    fields = list(iter_fields(PreprocessOptions))
-    if as_json:
-        print_json([{"option": name, "default": default, "about": about} for name, about, default in fields])
-    else:
-        rows = [(name, "" if default is None else str(default).lower(), about) for name, about, default in fields]
-        print_table(("OPTION", "DEFAULT", "MEANING"), rows)
+    print_fields(iter_fields(PreprocessOptions), as_json=as_json)
 
 
 def _resolve(session: Session, source: str, destination: str | None) -> tuple[str, str]:

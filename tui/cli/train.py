@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from engine.errors import VocableError
-from tui.cli.output import print_json, print_text, say
+from engine.recipe import iter_fields
+from tui.cli.output import print_fields, print_json, print_text, say
 from tui.cli.runs import follow_to_end
 from tui.cli.session import AsJson, Session, ask, session_of
 
@@ -40,8 +41,15 @@ def train(
     template: Annotated[str | None, typer.Option(help="Prompt template: a name in templates/, or a path.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="GROUP.KEY=VALUE", help="Any field of the recipe; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="GROUP.KEY=VALUE",
+            help="Any field of the recipe, as --options lists them; may be repeated.",
+        ),
     ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--options", help="List every field of a recipe with its default, and end.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Queue the run and return at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,6 +59,8 @@ def train(
     """
     from tui.cli.recipes import make_recipe
 
+    if list_all:
+        return print_fields(iter_fields(), as_json=as_json)
     if recipe_file is None and images is None and not assignments:
         raise VocableError(
             "usage.nothing", "There is nothing to train on.", "Give a recipe file, or --images DIR and --name NAME."

@@ -62,6 +62,16 @@ def test_a_group_without_a_command_says_so_below_its_help(capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("error: A command is missing.\nhint: See: vocable hypernet --help")
 
 
+def test_every_field_of_a_recipe_is_listed_without_a_service(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["train", "--options", "--json"]) == output.DONE
+    listed = {item["option"]: item["default"] for item in json.loads(capsys.readouterr().out)}
+    assert listed["train.learn_rate"] == "0.005"
+    assert listed["name"] is None
+    assert run_command_line(["train", "--options"]) == output.DONE
+    defaults = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
+    assert defaults["data.live"] == "true"
+
+
 def test_all_faults_of_a_recipe_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["train", "--images", "p", "--name", "a/b", "--vectors", "0", "--set", "train.learn_rate=fast", "--set", "x"]
     assert run_command_line(line) == output.MISUSED
