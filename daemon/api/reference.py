@@ -65,6 +65,25 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
         """  -d '{"prompts": ["a photo of fox"], "output": "/tmp/fox.png"}'""",
     ),
     (
+        "What preparing a folder of photos would do; without `dry_run` the job does it",
+        "curl -sS --fail-with-body --unix-socket $SOCKET http://localhost/v1/preprocess \\\n"
+        """  -d '{"source": "faces", "destination": "faces-wide", "options": {"width": 96, "flip": true}, """
+        """"dry_run": true}'""",
+    ),
+    (
+        "Pictures and captions of a dataset",
+        "curl -sS --fail-with-body --unix-socket $SOCKET http://localhost/v1/datasets/faces",
+    ),
+    (
+        "Put a caption beside a picture that has none; to change one, give its text in `was`",
+        "curl -sS --fail-with-body --unix-socket $SOCKET -X PUT http://localhost/v1/datasets/faces/captions \\\n"
+        """  -d '{"changes": [{"picture": "one.png", "text": "a red hat", "was": null}]}'""",
+    ),
+    (
+        "The prompts of a template",
+        "curl -sS --fail-with-body --unix-socket $SOCKET http://localhost/v1/templates/subject_filewords",
+    ),
+    (
         "Follow what happens for a second",
         "curl -sSN --unix-socket $SOCKET --max-time 1 http://localhost/v1/events || test $? = 28",
     ),

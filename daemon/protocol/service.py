@@ -15,8 +15,7 @@ API_VERSION = 1
 CAPABILITIES = [
     *("runs", "generate", "evaluate", "embeddings", "models", "events", "shutdown"),
     *("inspect", "convert", "tokens", "parameters", "recipes.check", "queue"),
-    *("runs.files", "runs.delete", "templates", "datasets", "settings", "hypernetworks"),
-    "preprocess",
+    *("runs.files", "runs.delete", "templates", "datasets", "settings", "hypernetworks", "preprocess"),
 ]
 
 HEARTBEAT_S = 10.0
