@@ -128,6 +128,14 @@ class Pictures:
         yield from warn_of_cache(self._troubles)
         self._troubles.clear()
 
+    def go_back(self, step: int) -> None:
+        """The run goes back from `step` to an earlier one; what it did up to there stays as it was.
+
+        Were another set to take over before, a resume from a checkpoint of before the fault would not come by the fault
+        again, and not go back.
+        """
+        self._reached = max(self._reached, step)
+
     def is_due(self, step: int) -> bool:
         """Whether another set takes over after `step` updates: only at the end of an epoch, never where a set was
         decided or shown before."""

@@ -159,6 +159,7 @@ def _train_to_end(state: RunState, around: _Surroundings) -> Iterator[Event | No
     while state.step < state.schedule.last_step and not around.control.ask:
         yield from _train_on(state, around)
         if state.tally.diverging:
+            around.pictures.go_back(state.step)
             yield from roll_back(state)
             around.table.cut(state.step)
             yield from find_changes({}, {}, around.pictures.find_fault(state.step))

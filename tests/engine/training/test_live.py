@@ -7,11 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from engine.dataset import latents as latents_module
 from engine.dataset import lookout, survey
@@ -21,10 +24,13 @@ from engine.errors import VocableError
 from engine.events import DatasetChanged, Ended, Event, Prepared, Progress, Warned
 from engine.models.load import Model
 from engine.models.starter.sample import TRAIN_DIR
+from engine.training import loop, report
+from engine.training.batches import Batch
 from engine.training.job import Control, TrainingJob
 from engine.training.journal import JOURNAL, open_journal
 from engine.training.loop import train
 from engine.training.outputs import LOSS_TABLE
+from engine.training.step import Learner, train_step
 from tests.engine.training.conftest import MakeJob, Result, build_job, copy_pictures, of_kind, result, start
 
 SAMPLES = sorted(TRAIN_DIR.glob("*.png"))
@@ -229,6 +235,32 @@ def test_what_happens_while_nothing_trains_counts_after_the_steps_that_were_done
     (change,) = of_kind(run(starter, job, dataset, {}, look_at_once=True), DatasetChanged)
     assert change.after_step == 8
     assert job.folder.joinpath(LOSS_TABLE).read_text().splitlines()[: len(before)] == before
+
+
+def test_a_set_that_changes_after_a_roll_back_is_the_same_after_a_resume_from_before_it(
+    starter: Model, make_live: MakeJob, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the full rate, and shown what was there at first, updates 8 and 9 are not finite."""
+    monkeypatch.setattr(report, "SKIPPED_IN_ROW", 2)
+    shown: dict[int, tuple[str, ...]] = {}
+
+    def step(model: Model, learner: Learner, batch: Batch, learn_rate: float) -> Tensor:
+        is_first = shown.setdefault(batch.step, batch.texts) == batch.texts
+        spoilt = is_first and learn_rate == 0.02 and batch.step in (7, 8)
+        return train_step(
+            model, learner, replace(batch, noisy=batch.noisy * torch.nan) if spoilt else batch, learn_rate
+        )
+
+    monkeypatch.setattr(loop, "train_step", step)
+    straight, killed = (make_live(name, save__checkpoint_every=6) for name in ("straight", "killed"))
+    (change,) = of_kind(run(starter, straight, dataset, {9: partial(remove, number=0)}), DatasetChanged)
+    assert change.after_step == 10
+    shutil.rmtree(dataset)
+    copy_pictures(dataset)
+    run(starter, killed, dataset, {9: partial(remove, number=0)}, kill_at=11)
+    events = run(starter, killed, dataset, {}, look_at_once=True)
+    assert of_kind(events, Prepared)[0].step == 6
+    assert result(killed) == result(straight)
 
 
 def test_a_dataset_that_is_not_live_stays_as_it_was(
