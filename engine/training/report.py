@@ -128,8 +128,10 @@ class Tally:
 
     @property
     def good_step(self) -> int:
-        """The step before the updates that were left out last, or showed that something is wrong."""
-        return self.step - max(self.skipped_in_row, self.exploded_in_row)
+        """The step before the updates that were left out last; or the last one whose outcome was seen to be sound: what
+        an update shows was done by those before it."""
+        exploded = self.exploded_in_row + 1 if self.exploded_in_row else 0
+        return max(self.step - max(self.skipped_in_row, exploded), 0)
 
     @property
     def diverging(self) -> bool:
@@ -163,8 +165,15 @@ class Tally:
                 " train.precision = float32, another template or another model.",
             )
         if reading.loss is None:
-            skipped, in_row = self.skipped + 1, self.skipped_in_row + 1
-            return replace(self, step=reading.step, still=still, skipped=skipped, skipped_in_row=in_row)
+            exploded = self.exploded_in_row + 1 if self.exploded_in_row else 0
+            return replace(
+                self,
+                step=reading.step,
+                still=still,
+                skipped=self.skipped + 1,
+                skipped_in_row=self.skipped_in_row + 1,
+                exploded_in_row=exploded,
+            )
         mean, counted = DECAY * self.mean + (1 - DECAY) * reading.loss, self.counted + 1
         tally = replace(self, step=reading.step, still=still, mean=mean, counted=counted, skipped_in_row=0)
         return tally if reading.growth is None else tally._judge(reading.loss, reading.growth)

@@ -172,10 +172,24 @@ def test_a_loss_that_stays_far_above_its_best_mean_is_divergence() -> None:
     assert not tally([*settled, *[0.9] * (SKIPPED_IN_ROW - 1), 0.3, *[0.9] * (SKIPPED_IN_ROW - 1)]).diverging
     ruined = tally([*settled, *[0.9] * SKIPPED_IN_ROW])
     assert ruined.diverging
-    assert ruined.good_step == len(settled)
+    assert ruined.good_step == len(settled) - 1  # the first such loss shows what the update before it did
     assert "to 0.9 from a mean of 0.195" in ruined.symptom
     back = ruined.rolled_back(0.5, 1)
     assert (back.diverging, back.rate_scale) == (False, 0.5)
+
+
+def test_updates_left_out_amid_divergence_are_part_of_it() -> None:
+    ruined = tally([0.1] * SETTLED).add(reading(SETTLED + 1, 0.1, 11.0)).add(reading(SETTLED + 2, None, None))
+    assert not ruined.diverging
+    assert ruined.good_step == SETTLED - 1
+    for step in range(SETTLED + 3, SETTLED + SKIPPED_IN_ROW + 1):
+        ruined = ruined.add(reading(step, 0.1, 11.0))
+    assert ruined.diverging
+    assert ruined.good_step == SETTLED - 1
+
+
+def test_a_network_that_is_ruined_from_the_start_goes_back_to_the_start() -> None:
+    assert tally([0.2] * SKIPPED_IN_ROW, growth=11.0).good_step == 0
 
 
 def test_a_word_s_loss_is_not_judged() -> None:
