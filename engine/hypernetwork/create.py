@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Literal
 
 import torch
@@ -17,12 +18,15 @@ from engine.errors import VocableError
 from engine.hypernetwork.attach import list_widths
 from engine.hypernetwork.family import check_family
 from engine.hypernetwork.network_file import HypernetworkFile, Module, check_fields
-from engine.hypernetwork.structure import Layer, list_layers
+from engine.hypernetwork.read import MAX_BYTES
+from engine.hypernetwork.structure import Layer, list_layers, tensor_shapes
 from engine.models.load import Model
 from engine.randomness import torch_generator
 
 NORMAL_STD = 0.01
 PRELU_START = 0.25
+_HEADER_BYTES = 2 << 20
+"""Of a file beside its numbers, at most: names of tensors, recipe."""
 
 
 def create_hypernetwork(
@@ -46,7 +50,8 @@ def create_hypernetwork(
 
     Raises:
         VocableError: `hypernetwork.model` for a family that has none; `hypernetwork.widths` when the model has no
-            attention of a width; `hypernetwork.shape`, `.unsupported` from `check_fields`.
+            attention of a width; `hypernetwork.shape` also for one whose file nothing would read; what `check_fields`
+            raises.
     """
     check_family(model.entry)
     chosen = tuple(sorted(set(widths))) or tuple(list_widths(model.unet))
@@ -67,6 +72,7 @@ def create_hypernetwork(
         flavour="safetensors",
     )
     check_fields(blank)
+    _check_size(blank)
     drawn = {width: (_draw(blank, width, "k", seed), _draw(blank, width, "v", seed)) for width in chosen}
     return replace(blank, widths=drawn)
 
@@ -79,6 +85,19 @@ def check_widths(model: Model, widths: Sequence[int]) -> None:
         title = f"The model {model.entry.name} has no attention {wrong[0]} channels wide."
         hint = f"Its widths are {', '.join(map(str, known))}; without start.widths all of them get modules."
         raise VocableError("hypernetwork.widths", title, hint)
+
+
+def _check_size(network: HypernetworkFile) -> None:
+    """Raises VocableError `hypernetwork.shape` for one that could be trained but not read again."""
+    shapes = [shape for width in network.widths for shape in tensor_shapes(network, width).values()]
+    needed = 2 * 4 * sum(map(prod, shapes))
+    if needed > MAX_BYTES - _HEADER_BYTES:
+        raise VocableError(
+            "hypernetwork.shape",
+            f"The hypernetwork '{network.name}' would take {needed >> 20} MiB; files of up to {MAX_BYTES >> 20} MiB"
+            " are read.",
+            "Choose fewer or narrower layers (start.sizes), or fewer widths (start.widths).",
+        )
 
 
 def _draw(network: HypernetworkFile, width: int, side: str, seed: int) -> Module:

@@ -71,6 +71,12 @@ def test_each_tensor_depends_on_seed_width_side_and_place_alone(starter: Model) 
     )
 
 
+def test_one_whose_file_would_be_too_large_to_read_is_refused_before_it_is_trained(starter: Model) -> None:
+    with pytest.raises(VocableError, match=r"would take 1353 MiB.*up to 512 MiB") as caught:
+        create(starter, sizes=(1, 64, 64, 1), widths=(160, 128))
+    assert caught.value.code == "hypernetwork.shape"
+
+
 def test_a_width_that_the_model_does_not_have_is_refused_with_those_it_has(starter: Model) -> None:
     with pytest.raises(VocableError, match="96, 128, 160") as caught:
         create(starter, widths=(768,))
