@@ -64,14 +64,15 @@ def arranged(model: Model, job: TrainingJob, tell: Callable[[dict[str, Any]], No
         checkpointing=train.checkpointing,
         offload=train.offload,
     )
-    if found.checkpointing:
-        model.unet.enable_gradient_checkpointing()
-    if found.offload:
-        model.park_vae()
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
-    tell({"estimated_mib": found.estimated_bytes >> 20, "checkpointing": found.checkpointing, "offload": found.offload})
+    chosen = {"checkpointing": found.checkpointing, "offload": found.offload}
+    tell({"estimated_mib": found.estimated_bytes >> 20, **chosen})
     try:
+        if found.checkpointing:
+            model.unet.enable_gradient_checkpointing()
+        if found.offload:
+            model.park_vae()
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(model.device)
         yield found
         if model.device.type == "cuda":
             tell({"peak_mib": torch.cuda.max_memory_allocated(model.device) >> 20})
