@@ -42,9 +42,10 @@ def caption_from_name(stem: str, *, word_regex: str = "", word_join: str = " ") 
     """Make a caption of a file name without its ending.
 
     A leading number with its dashes and blanks is dropped. Then, with `word_regex`, every match counts as one word and
-    they are joined by `word_join`; of a match with groups, the groups that took part are the words.
+    they are joined by `word_join`; of a match with groups, the groups that took part are the words. Bytes of the name
+    that are no UTF-8 are left out: no tokenizer takes them.
     """
-    text = _LEADING_NUMBER.sub("", stem)
+    text = _LEADING_NUMBER.sub("", stem.encode("utf-8", "ignore").decode())
     if word_regex:
         matches = re.finditer(word_regex, text)
         words = [word for match in matches for word in (match.groups() or (match.group(),)) if word]

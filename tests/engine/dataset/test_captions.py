@@ -52,6 +52,7 @@ def test_a_caption_that_is_no_short_utf8_text_is_refused_by_name(tmp_path: Path,
         ("cat(1) dog(2)", r"([a-z]+)\(", " ", "cat dog"),
         ("cat=big dog=", r"(\w+)=(\w*)", "+", "cat+big+dog"),
         ("123", r"[a-z]+", " ", ""),
+        ("7 caf\udce9 au lait", "", " ", "caf au lait"),
     ],
 )
 def test_words_are_picked_out_of_a_file_name(stem: str, regex: str, join: str, caption: str) -> None:
