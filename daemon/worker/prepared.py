@@ -69,8 +69,8 @@ def _reply(
     summary: Summary, pictures: list[PictureView], *, destination: str, record: str, **more: Any
 ) -> dict[str, Any]:
     result = PreprocessResult(
-        destination=escape(destination),
-        record=escape(record),
+        destination=escape(destination, 5000),
+        record=escape(record, 5000),
         total=summary.total,
         made=summary.made,
         unchanged=summary.unchanged,

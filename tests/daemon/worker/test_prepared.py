@@ -45,3 +45,8 @@ def test_only_pictures_with_something_to_tell_are_listed(tmp_path: Path) -> None
     reply = tally.result()
     assert [picture["source"] for picture in reply["pictures"]] == ["2.png", "3.png"]
     assert (reply["uncaptioned"], reply["record"]) == (1, str(tmp_path / "ready" / "preprocess.json"))
+
+
+def test_the_longest_path_is_told_as_a_whole() -> None:
+    destination = "/folder" * 500
+    assert describe_plan(Plan("/source", destination, (), summary(0)))["destination"] == destination
