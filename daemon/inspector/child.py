@@ -86,7 +86,8 @@ def answer(connection: socket.socket) -> int:
         reply, results = {"error": error.to_dict()}, []
     except MemoryError:
         title = f"Reading the file takes more than {resource.getrlimit(resource.RLIMIT_AS)[0] >> 20} MiB of memory."
-        reply, results = {"error": {"code": "embedding.unreadable", "title": title, "hint": ""}}, []
+        noun = "hypernetwork" if header["do"] == "read hypernetwork" else "embedding"
+        reply, results = {"error": {"code": f"{noun}.unreadable", "title": title, "hint": ""}}, []
     for piece in pack(reply, results):
         connection.sendall(piece)
     with contextlib.suppress(OSError):

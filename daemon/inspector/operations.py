@@ -144,7 +144,7 @@ def _find_optimizer(data: bytes) -> Message | None:
 
 
 def _convert_hypernetwork(header: Message, data: bytes) -> Answer:
-    network = replace(read_hypernetwork(data, header["stem"]), name=header["name"])
+    network = read_hypernetwork(data, header["name"])
     format = next((known for known in get_args(HypernetworkFormat) if known == header["format"]), None)
     if format is None:
         title = f"A hypernetwork cannot be written as {header['format']}."

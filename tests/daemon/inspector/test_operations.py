@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from daemon.inspector import child
+from daemon.inspector.frames import pack, read_frame
+from daemon.inspector.operations import OPERATIONS, Answer, Message
 from tests.daemon.networks import network_file, webui_file
 from tests.daemon.words import word_file
 from tests.engine.embedding.hostile_files import all_files
@@ -67,3 +72,27 @@ def test_hostile_files_of_one_kind_are_refused_as_the_other_too_and_take_little(
     assert codes[len(hostile) :] == expected
     assert len(codes) == len(files)
     assert {code.split(".")[0] for code in codes[:-3]} == {KINDS[operation]}
+
+
+def test_a_hypernetwork_is_converted_whatever_its_file_is_called() -> None:
+    question = {"stem": "!!!", "word": "", "format": "safetensors", "name": "fox", "has_second": False, "picture": ""}
+    answer, files = OPERATIONS["convert"](question, [network_file()])
+    assert (answer["kind"], len(files)) == ("hypernetwork", 1)
+
+
+@pytest.mark.parametrize("noun", ["embedding", "hypernetwork"])
+def test_a_file_that_takes_too_much_memory_is_an_unreadable_one_of_its_kind(
+    noun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(header: Message, parts: Sequence[bytes]) -> Answer:
+        raise MemoryError
+
+    question = {"embedding": "read words", "hypernetwork": "read hypernetwork"}[noun]
+    monkeypatch.setattr(child, "OPERATIONS", {question: fill_up})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"".join(pack({"do": question}, [b"x"])))
+        assert child.answer(theirs) == 0
+        with ours.makefile("rb") as stream:
+            reply, _ = read_frame(stream)
+    assert reply["error"]["code"] == f"{noun}.unreadable"
