@@ -9,7 +9,10 @@ import pytest
 from daemon.recreate import recreate
 from engine.models import hashes
 
-TEXT = "a hat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: 0123456789, Model: starter"
+TEXT = (
+    "a hat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64, "
+    "Model hash: 0123456789, Model: starter, RNG: CPU"
+)
 
 
 def test_no_large_model_is_hashed_while_somebody_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
