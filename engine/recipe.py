@@ -359,7 +359,7 @@ def _fault(details: ErrorDetails) -> Fault:
         return Fault(path, f"is not known; did you mean {nearest[0]}?" if nearest else "is not known")
     if details["type"] == "missing":
         return Fault(path, "is missing")
-    message = details["msg"][:1].lower() + details["msg"][1:]
+    message = details["msg"][:1].lower() + details["msg"][1:].split(", unable to parse")[0]
     given = details.get("input")
     if isinstance(given, str | int | float) and details["type"] not in (
         "name",

@@ -102,7 +102,7 @@ def _describe(fault: dict[str, Any]) -> str:
         return f"{name}: is a group of options, not one"
     if fault["type"] == "string_pattern_mismatch":
         return f"{name}: '{fault['input']}' is no colour like #ffffff"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = str(fault["msg"]).removeprefix("Value error, ").split(", unable to parse")[0]
     return f"{name}: {message[:1].lower()}{message[1:]}"
 
 

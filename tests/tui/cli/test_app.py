@@ -31,6 +31,7 @@ def _no_service_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("train --images p --name a/b", "name: 'a/b' may hold letters, digits"),
         ("train --images p --set train.learn_rate=fast", "train.learn_rate: 'fast' is not a learning rate"),
         ("train --images p --set trian.steps=5", "The recipe has 1 fault: trian: is not known; did you mean train?\n"),
+        ("train --images p --set train.steps=x", "train.steps: input should be a valid integer, not 'x'.\n"),
         ("train --images p --set steps", "steps: is not of the form group.key=value"),
         ("generate", "There is nothing to make: neither a prompt nor a picture to be like."),
         ("generate girl --size 64", "'64' is not a size."),

@@ -80,6 +80,7 @@ def test_a_folder_in_which_every_picture_fails_counts_as_failed(vocable: Vocable
         (("PHOTOS", "--caption", "blip"), "There is no BLIP model in"),
         (("PHOTOS", "--width", "70"), "width: input should be a multiple of 8."),
         (("PHOTOS", "--set", "split.enabeld=true"), "split.enabeld: is not known; did you mean split.enabled?\nhint"),
+        (("PHOTOS", "--set", "width=wide"), "width: input should be a valid integer."),
         (("PHOTOS", "--set", "background=red"), "background: 'red' is no colour like #ffffff."),
         (("PHOTOS", "--set", "captions.blip=3"), "captions.blip: is a group of options, not one."),
         (("PHOTOS", "--set", "split"), "split: is not of the form group.key=value."),
