@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine.events import CopySaved, Ended, PreviewSaved, Progress, Warned
 from engine.hypernetwork.network_file import HypernetworkFile, list_tensors
 from engine.hypernetwork.read import read_hypernetwork
 from engine.models.load import Model
-from engine.prompt.encode import encode
+from engine.prompt.encode import encode, encode_prompts
 from engine.prompt.layout import Lexicon, lay_out
 from engine.training import network as trained_network
 from engine.training.job import Control, TrainingJob
@@ -32,9 +32,15 @@ from tests.engine.training.conftest import copy_pictures, of_kind, run_to_end, s
 MakeJob = Callable[..., TrainingJob]
 
 
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("latents")
+
+
 @pytest.fixture
-def make_job(tmp_path: Path) -> MakeJob:
-    return partial(build_job, tmp_path, copy_pictures(tmp_path / "pictures"))
+def make_job(tmp_path: Path, latents: Path) -> MakeJob:
+    pictures = copy_pictures(tmp_path / "pictures")
+    return lambda run="run", **settings: replace(build_job(tmp_path, pictures, run, **settings), latents=latents)
 
 
 def read(path: Path) -> HypernetworkFile:
@@ -46,7 +52,7 @@ def result(job: TrainingJob) -> tuple[bytes, str]:
 
 
 def test_a_run_that_was_killed_or_paused_ends_like_one_that_was_not(starter: Model, make_job: MakeJob) -> None:
-    straight, killed, paused = (make_job(run) for run in ("straight", "killed", "paused"))
+    straight, killed, paused = (make_job(run, train__steps=4) for run in ("straight", "killed", "paused"))
     run_to_end(starter, straight)
     with closing(start(starter, killed)) as events:  # type: ignore[type-var]
         next(event for event in events if isinstance(event, Progress) and event.step == 3)
@@ -116,7 +122,7 @@ def test_computing_the_unet_twice_to_save_memory_changes_no_number(starter: Mode
 
 def test_each_prompt_is_encoded_once(starter: Model, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = trained_network.encode_prompts
+    real = encode_prompts
 
     def counted(model: Model, chunks: Any, vectors: Any) -> Any:
         asked.append(chunks[0][0].ids)
@@ -140,7 +146,7 @@ def test_texts_come_to_the_same_whatever_the_cache_holds_and_beside_longer_ones(
 
 
 def test_a_rate_that_ruins_it_is_stopped_with_the_advice_to_lower_it(starter: Model, make_job: MakeJob) -> None:
-    job = make_job(train__learn_rate="1", train__steps=60)
+    job = make_job(train__learn_rate="1", train__steps=60, train__batch_size=1)
     warnings: list[Warned] = []
 
     def train() -> None:
