@@ -40,14 +40,11 @@ class Data:
         """These lists are changed in place when the settings are, so that whoever holds one has the newest."""
         self.dataset_folders: list[Path] = []
         self.template_folders: list[Path] = []
-        self.use(paths)
+        self._put(self._find_folders(paths))
 
-    def use(self, paths: PathSettings) -> None:
+    async def use(self, paths: PathSettings) -> None:
         """Take over the folders that the settings add to those of the workspace."""
-        workspace = self._workspace
-        self.model_folders[:] = all_folders(workspace.root, workspace.models, "models", paths.models)
-        self.dataset_folders[:] = all_folders(workspace.root, workspace.datasets, "datasets", paths.datasets)
-        self.template_folders[:] = all_folders(workspace.root, workspace.templates, "templates", paths.templates)
+        self._put(await asyncio.to_thread(self._find_folders, paths))
 
     async def stop(self) -> None:
         await self._hashing.stop()
@@ -106,3 +103,15 @@ class Data:
         """Change captions, one client after the other; see daemon.captions for what it raises."""
         async with self._captions:
             return await asyncio.to_thread(change_captions, name, changes, self.dataset_folders)
+
+    def _find_folders(self, paths: PathSettings) -> tuple[list[Path], list[Path], list[Path]]:
+        """Looks at the disk."""
+        workspace = self._workspace
+        return (
+            all_folders(workspace.root, workspace.models, "models", paths.models),
+            all_folders(workspace.root, workspace.datasets, "datasets", paths.datasets),
+            all_folders(workspace.root, workspace.templates, "templates", paths.templates),
+        )
+
+    def _put(self, folders: tuple[list[Path], list[Path], list[Path]]) -> None:
+        self.model_folders[:], self.dataset_folders[:], self.template_folders[:] = folders

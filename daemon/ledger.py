@@ -72,6 +72,7 @@ class Ledger:
                 self._unsaved |= {run.id: run for run in runs}
         finally:
             self._keeping.subtract(run.id for run in runs)
+            self._keeping = +self._keeping
         for run, view in zip(runs, saved, strict=True):
             self._show(run, view)
 

@@ -42,6 +42,14 @@ class Results:
             raise self.unknown(name)
         return next((view for view in known if view["usable"]), known[0])
 
+    def show_file(self, name: str, path: Path) -> View:
+        """What a file that claims a name is. Raises VocableError `NOUN.unknown` when it is gone already."""
+        shown = escape(str(path), 5000)
+        found = next((view for view in self.library.named(name) if view["path"] == shown), None)
+        if found is None:
+            raise self.unknown(name)
+        return found
+
     def unknown(self, name: str) -> VocableError:
         title = f"There is no {self.noun} '{escape(name, 100)}'."
         return VocableError(f"{self.noun}.unknown", title, "Names are those of the list, without a file's ending.")
@@ -83,16 +91,17 @@ async def claim(results: Results, name: str, *, overwrite: bool) -> tuple[Path, 
     return destination, [path for path in known if path != destination]
 
 
-async def delete(results: Results, name: str) -> Path:
-    """Move the file that has a name to trash/, or the first of those that claim it in vain; returns which it was.
+async def delete(results: Results, name: str) -> View:
+    """Move the file that has a name to trash/, or the first of those that claim it in vain; tells of it as it was.
 
     Raises:
         VocableError: `NOUN.unknown`, `NOUN.several`, `disk.full`, `disk.write`.
     """
     path = results.find(name)
+    view = results.show_file(name, path)
     await asyncio.to_thread(move_away, path, results.trash)
     await results.library.rescan()
-    return path
+    return view
 
 
 async def rename(results: Results, name: str, new: str) -> Path:

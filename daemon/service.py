@@ -37,9 +37,10 @@ from daemon.protocol.service import ServerInfo, State
 from daemon.queue import Queue
 from daemon.runs import Run
 from daemon.settings import Settings
-from daemon.shelves import Shelves
+from daemon.shelves import Noun, Shelves
 from daemon.wordfiles import check_absolute
 from daemon.worker.supervise import Limits, Worker, WorkerExit
+from engine.errors import VocableError
 from engine.hypernetwork.family import check_family
 from engine.preprocess.caption_files import CaptionModels
 from engine.recipe import build_recipe
@@ -74,6 +75,8 @@ class Service:
         self.hub = hub or Hub(self.boot_id)
         self.stop_asked = asyncio.Event()
         """Set when a client asked the service to stop."""
+        self.reloading = asyncio.Lock()
+        """Held from the reading of settings until they are applied, so that the newest are applied last."""
         self.data = Data(workspace, settings.paths, on_hash=lambda: self.shelves.fit())
         self.ledger = Ledger(History(workspace.database), self.hub)
         self.shelves = Shelves(workspace, self.data, self._shelf_changed)
@@ -110,7 +113,7 @@ class Service:
         await asyncio.gather(self.data.stop(), self.shelves.stop())
         self.hub.close(reason)
 
-    def apply_settings(self, settings: Settings) -> list[str]:
+    async def apply_settings(self, settings: Settings) -> list[str]:
         """Take over settings that were read again; what only a restart can change stays as it is.
 
         Returns:
@@ -120,7 +123,7 @@ class Service:
         self.settings = settings.model_copy(
             update={"service": settings.service.model_copy(update={"group": old.service.group})}
         )
-        self.data.use(paths)
+        await self.data.use(paths)
         self.queue.apply_settings(self.data.for_worker(), idle_unload_s=settings.service.idle_unload_s)
         changed_paths = [(name, value) for name, value in paths if value != getattr(old.paths, name)]
         notes = [f"paths.{name} = {value}" for name, value in changed_paths if name != "runs"]
@@ -252,12 +255,14 @@ class Service:
         """
         await self.data.find_model(request.model)
         destination, others = await self.shelves.claim("embedding", request.name, overwrite=request.overwrite)
+        self._check_free("embedding", destination, overwrite=request.overwrite)
         return self._add_job("create", request.model_dump(mode="json"), destination=destination, replaces=others)
 
     async def create_hypernetwork(self, request: CreateHypernetwork) -> JobView:
         """As `create_embedding`. Raises VocableError `hypernetwork.{name,exists,model}`, `model.*`."""
         check_family(await self.data.find_model(request.model))
         destination, others = await self.shelves.claim("hypernetwork", request.name, overwrite=request.overwrite)
+        self._check_free("hypernetwork", destination, overwrite=request.overwrite)
         values = request.model_dump(mode="json")
         return self._add_job("create_hypernetwork", values, destination=destination, replaces=others)
 
@@ -267,6 +272,12 @@ class Service:
         job = new_job(kind, request, destination=destination, replaces=replaces)
         self.queue.add_job(job)
         return job.view
+
+    def _check_free(self, noun: Noun, destination: Path, *, overwrite: bool) -> None:
+        """Raises VocableError `NOUN.exists` when a job that has not ended makes the same file."""
+        if not overwrite and any(job.destination == destination for job in self.queue.jobs.open()):
+            title = f"Another job makes {escape(str(destination), 5000)} already."
+            raise VocableError(f"{noun}.exists", title, "Choose another name, or ask for it to be replaced.")
 
     def _start_supervising(
         self, on_message: Callable[[Message], None], on_exit: Callable[[WorkerExit], None]

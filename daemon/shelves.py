@@ -129,14 +129,12 @@ class Shelves:
 
     async def delete(self, noun: Noun, name: str) -> View:
         """Move a file to trash/; it is told as it was. Raises VocableError `NOUN.{unknown,several}`, `disk.*`."""
-        view = self.show(noun, name)
-        await delete(self._results[noun], name)
-        return view
+        return await delete(self._results[noun], name)
 
     async def restore(self, noun: Noun, name: str) -> View:
         """Take a file back out of trash/. Raises VocableError `file.absent`, `NOUN.exists`, `disk.*`."""
-        await restore(self._results[noun], name)
-        return self.show(noun, name)
+        path = await restore(self._results[noun], name)
+        return self._results[noun].show_file(name, path)
 
     async def rename(self, noun: Noun, name: str, new: str) -> View:
         """Give a file another name. Raises VocableError `NOUN.{unknown,several,name,exists}`, `disk.*`."""

@@ -66,8 +66,9 @@ async def _reload_when_asked(service: Service, asked: asyncio.Event) -> None:
 async def reload_settings(service: Service) -> None:
     """Read vocable.toml again. Faulty settings change nothing, and are shown as a problem until they are corrected."""
     try:
-        settings = await asyncio.to_thread(read_settings, service.workspace.settings)
-        notes = service.apply_settings(settings)
+        async with service.reloading:
+            settings = await asyncio.to_thread(read_settings, service.workspace.settings)
+            notes = await service.apply_settings(settings)
     except VocableError as error:
         _log.error("settings rejected, the old ones stay in force: %s", error.title)
         service.ledger.set_problem("settings", f"{error.title} The old settings stay in force.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from daemon.protocol.hypernetworks import CreateHypernetwork
+from daemon.protocol.jobs import CreateEmbedding
 from daemon.protocol.service import StreamLine
 from engine.embedding.tensors import encode_tensors
 from engine.errors import VocableError
@@ -172,3 +173,23 @@ async def until_word(running: Running, *names: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not set(names) <= {word.name for word in await running.client.words()}:
             pass
+
+
+async def test_of_two_files_that_claim_a_name_each_answer_tells_of_the_one_that_it_means(running: Running) -> None:
+    folder, files = running.workspace.embeddings, running.client.word_files
+    for suffix, fill in ((".pt", 0.1), (".safetensors", 0.2)):
+        (folder / f"fox{suffix}").write_bytes(b"broken" if suffix == ".pt" else word_file(fill))
+    await until_word(running, "fox")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(await running.client.words()) < 2:
+            pass
+    assert (await files.delete("fox")).path == str(folder / "fox.safetensors")
+    assert not (folder / "fox.safetensors").exists()
+    assert (await files.restore("fox")).path == str(folder / "fox.safetensors")
+
+
+async def test_two_jobs_do_not_make_a_word_of_one_name(running: Running) -> None:
+    request = CreateEmbedding(name="owl", model="tiny")
+    await running.client.create_embedding(request)
+    assert await code_of(running.client.create_embedding(request)) == "embedding.exists"
+    await running.client.create_embedding(request.model_copy(update={"overwrite": True}))

@@ -25,7 +25,7 @@ from daemon.watch.suspend import follow_suspends
 from daemon.worker.pulse import Deadlines
 from daemon.worker.supervise import Limits
 from engine.errors import VocableError
-from tests.daemon.conftest import PATIENCE_S, Crew, StandIn, make_model, recipe, serving
+from tests.daemon.conftest import PATIENCE_S, Crew, Running, StandIn, make_model, recipe, serving
 
 
 async def next_problem(client: Client, act: Callable[[], object]) -> str:
