@@ -151,7 +151,9 @@ def _parse(data: bytes) -> dict[str, Any]:
         values = tomllib.loads(text)
         json.dumps(values, default=str)  # numbers of thousands of digits and the like, which nothing later can carry
     except (ValueError, RecursionError) as error:
-        raise VocableError(_INCOMPLETE, f"The file is not TOML: {error}.", "Correct it.") from None
+        raise VocableError(
+            _INCOMPLETE, f"The file is not TOML: {error}.", "Look at quotes, brackets and equals signs there."
+        ) from None
     return values
 
 

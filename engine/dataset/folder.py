@@ -71,7 +71,7 @@ def _suggest(datasets: Sequence[Path]) -> str:
     known = sorted(path.name for path in entries if path.is_dir() and not path.name.startswith("."))
     if not known:
         return "Give the path of a folder of pictures."
-    return f"Give the path of a folder, or one of the names {', '.join(known[:10])}."
+    return f"Give the path of a folder, or one of these names: {', '.join(known[:10])}."
 
 
 def _expand(reference: str) -> Path:

@@ -44,7 +44,7 @@ def find_template(reference: str, folders: Sequence[Path]) -> Path:
     raise VocableError(
         "template.unknown",
         f"There is no prompt template '{reference}'.",
-        f"Give the path of a text file, or one of the names {', '.join(known)}.",
+        f"Give the path of a text file, or one of these names: {', '.join(known)}.",
     )
 
 
