@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.recipe import foreign_options
 from tui.cli.output import print_json, print_table, print_text, say
 from tui.cli.session import AsJson, Reference, Session, ask, run_waiting, session_of
 
@@ -50,8 +51,10 @@ def show_run(ctx: typer.Context, reference: Reference, as_json: AsJson = False) 
     for label, value in facts:
         print_text(f"{label:<{width}}{value}")
     print_text("recipe")
+    foreign = {f"start.{name}" for name in foreign_options(run.kind)}
     for path, value in _flatten(run.recipe):
-        print_text(f"  {path}={value}")
+        if path not in foreign:
+            print_text(f"  {path}={value}")
 
 
 def follow(ctx: typer.Context, reference: Reference, as_json: AsJson = False) -> None:

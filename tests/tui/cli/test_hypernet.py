@@ -161,7 +161,10 @@ def test_a_run_trains_one_into_its_folder_and_prompts_use_it(vocable: Vocable, t
     run = vocable.json("show", "felt")
     assert (run["kind"], run["state"], run["embedding"]) == ("hypernetwork", "finished", str(path))
     assert (Path(run["folder"]) / "hypernetworks" / "felt-2.safetensors").is_file()
-    assert f"hypernetwork  {path}" in vocable("show", "felt")[0]
+    shown = vocable("show", "felt")[0]
+    assert f"hypernetwork  {path}" in shown
+    assert "start.sizes=[1.0, 0.5, 1.0]" in shown
+    assert "start.init_text" not in shown
 
     pictures = {}
     for prompt in (
