@@ -164,7 +164,7 @@ class Queue:
 
     def view(self) -> QueueView:
         """Whether runs and jobs get to a worker, and in which order runs will."""
-        order = [run.id for run in self._ledger.runs.waiting()]
+        order = self._ledger.runs.shown_order()
         if self.keeper.surrender:
             return QueueView(state="paused", reason=self.keeper.surrender, order=order)
         if self.keeper.view.state == "gpu_wedged":

@@ -124,6 +124,10 @@ class RunTable:
 
         return [run.shown for run in sorted(self._runs.values(), key=key)]
 
+    def shown_order(self) -> list[str]:
+        """Ids of the queued runs, the next one first, as clients see them."""
+        return [view.id for view in self.ordered() if view.state == "queued"]
+
     def next_waiting(self) -> Run | None:
         """The head of the queue."""
         queued = (run for run in self._runs.values() if run.view.state == "queued")

@@ -17,6 +17,7 @@ async def fill(running: Running) -> list[str]:
     names = ("now", "a", "b", "c", "d")
     runs = [(await running.train(name)).id for name in names]
     await (await running.crew.worker()).told("train", run=runs[0])
+    await running.until_state(runs[0], "running")
     return runs
 
 
@@ -62,7 +63,7 @@ async def test_an_order_is_the_same_after_a_restart(workspace: Workspace) -> Non
         await running.client.move(runs[1], MoveRun(before=runs[4]))
         before = await names(running)
     async with serving(workspace) as running:
-        await running.crew.worker()
+        await running.until_state(runs[0], "running")
         assert (before, await names(running)) == ("badc", "badc")
 
 
