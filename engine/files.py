@@ -129,7 +129,7 @@ def remove_remains(folder: Path) -> list[Path]:
 
 
 def put_in_place(file: Path, path: Path) -> None:
-    """Give a file a name that nothing has; the old one may be left to it. Raises OSError, VocableError `file.exists`."""
+    """Give a file a name that nothing has; its old one may remain. Raises OSError, VocableError `file.exists`."""
     try:
         os.link(file, path)
     except FileExistsError:
