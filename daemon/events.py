@@ -7,7 +7,6 @@ cut off, and reads the state again. A cursor is `BOOT_ID:SEQ`; within one boot n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from daemon.protocol.service import HEARTBEAT_S
+from daemon.waiting import wait_at_most
 from engine.errors import VocableError
 
 RING = 1000
@@ -164,8 +164,7 @@ class Hub:
 
 async def _wait(subscription: Subscription, deadline: float) -> None:
     """Wait until there is a fact, a first gauge or an end to send, at most until `deadline`."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(subscription.changed.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
+    await wait_at_most(subscription.changed, max(0.0, deadline - asyncio.get_running_loop().time()))
 
 
 def _parse_cursor(after: str) -> tuple[str, int]:

@@ -7,7 +7,6 @@ nor a dead file server holds anything else up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from daemon.inbox import Inbox
 from daemon.ledger import Ledger
 from daemon.paths import Workspace
 from daemon.runs import Run
+from daemon.waiting import wait_at_most
 from daemon.watch import FolderWatch, Stamp, Timing
 from engine.errors import VocableError
 from engine.text import escape
@@ -110,8 +110,7 @@ class Folders:
         attend = self._attendants.get(name)
         wait_s = 0.0
         while attend:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed[name].wait(), wait_s if wait_s < float("inf") else None)
+            await wait_at_most(self._changed[name], wait_s)
             self._changed[name].clear()
             try:
                 wait_s = await attend(self._watches[name].files)

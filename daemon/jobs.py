@@ -8,7 +8,6 @@ Jobs live as long as the service: whoever asked for one waits for it, and asks a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from daemon.events import Hub
 from daemon.protocol.jobs import JobView
 from daemon.protocol.runs import ErrorInfo
 from daemon.protocol.states import JobState
+from daemon.waiting import wait_at_most
 from engine.errors import VocableError
 
 MAX_WAITING = 256
@@ -156,6 +156,5 @@ class Jobs:
 
 async def wait_for_end(job: Job, wait_s: float) -> JobView:
     """The job's view once it ended, at the latest after `wait_s` seconds."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(job.ended.wait(), wait_s)
+    await wait_at_most(job.ended, wait_s)
     return job.view

@@ -22,6 +22,7 @@ from daemon.examine import RETRY_S, Due, Entry, Examiner
 from daemon.inspector.facts import F
 from daemon.inspector.inspector import Inspector
 from daemon.tables import Kind, Table, Target, View
+from daemon.waiting import wait_at_most
 from daemon.watch import FolderWatch, Stamp, Timing
 from engine.names import fold_name
 from engine.text import escape
@@ -156,8 +157,7 @@ class Library(Generic[F]):
     async def _follow(self) -> None:
         checked = time.monotonic()
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), self._next_try_in())
+            await wait_at_most(self._dirty, self._next_try_in())
             try:
                 async with self._lock:
                     if time.monotonic() - checked > _CHECK_S:

@@ -89,7 +89,8 @@ class Link:
             self._failures += 1
             self._tell_down(error, self._clock() + delay_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._wake.wait()
             self._tell_attempt()
 
     def retry_now(self) -> None:

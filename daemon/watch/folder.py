@@ -8,7 +8,6 @@ moment, and whatever was missed is found by the next regular look.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daemon.waiting import wait_at_most
 from daemon.watch.hints import Hints, HintsRefused
 from daemon.watch.mounts import remote_file_system
 from daemon.watch.scan import Listing, Stamp, scan
@@ -165,8 +165,7 @@ class FolderWatch:
             if self._stopping.is_set():
                 return
             if hinted:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), max(self._timing.gather_s, _PAUSE * self._look_s))
+                if await wait_at_most(self._stopping, max(self._timing.gather_s, _PAUSE * self._look_s)):
                     return
                 self._wake.clear()
             try:
@@ -182,8 +181,7 @@ class FolderWatch:
         """
         due = time.monotonic() + self._next_look_in()
         while (left_s := due - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(left_s, self._timing.poll_s))
+            if await wait_at_most(self._wake, min(left_s, self._timing.poll_s)):
                 return True
             if self._armed and await asyncio.to_thread(self._identity) != self._armed:
                 return False

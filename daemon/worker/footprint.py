@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from daemon.waiting import wait_at_most
 from engine.errors import VocableError
 from engine.files import write_atomically
 
@@ -74,9 +75,7 @@ async def _kill(pid: int, handle: int, kill_s: float, on_stuck: Callable[[int], 
     try:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        try:
-            await asyncio.wait_for(gone.wait(), kill_s)
-        except TimeoutError:
+        if not await wait_at_most(gone, kill_s):
             on_stuck(pid)
             await gone.wait()
     finally:

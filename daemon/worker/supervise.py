@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daemon.waiting import wait_at_most
 from daemon.worker import crashes, footprint
 from daemon.worker.board import Board, Mark
 from daemon.worker.exits import WorkerExit, count_memory_kills, describe_exit, describe_place
@@ -303,9 +304,7 @@ class Worker:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def _gone_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._gone.wait(), seconds)
-        return self._gone.is_set()
+        return await wait_at_most(self._gone, seconds)
 
     def _close_pidfd(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)

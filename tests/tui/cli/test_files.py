@@ -87,7 +87,7 @@ def test_tokens_counts_a_word_with_its_vectors(vocable: Vocable) -> None:
     assert reply["limit"] == 75
     out, _ = vocable("tokens", "quillon BREAK a girl")
     assert out.splitlines()[0].endswith("/ 150")
-    assert "words    quillon" in out
+    assert "words  quillon" in out
 
 
 def test_tokens_tells_of_words_that_do_not_exist(vocable: Vocable) -> None:
