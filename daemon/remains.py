@@ -26,7 +26,7 @@ def sweep(workspace: Workspace, runs: Collection[Run]) -> None:
     Args:
         runs: all runs of the history.
     """
-    known = {run.view.folder for run in runs}
+    known = {Path(run.view.folder).parts[-2:] for run in runs}
     begun = [Path(run.view.folder) for run in runs if run.view.started_at and not _is_complete(run)]
     removed = [path for folder in _folders(workspace, begun) for path in remove_remains(folder)]
     removed += _remove_unknown(workspace.runs, known)
@@ -46,12 +46,16 @@ def _folders(workspace: Workspace, runs: Iterable[Path]) -> Iterator[Path]:
         yield from (Path(folder) for folder, _, _ in os.walk(root))
 
 
-def _remove_unknown(runs: Path, known: Collection[str]) -> list[Path]:
-    """Remove empty folders that were made for runs which then did not come to be."""
+def _remove_unknown(runs: Path, known: Collection[tuple[str, ...]]) -> list[Path]:
+    """Remove empty folders that were made for runs which then did not come to be.
+
+    Args:
+        known: DATE and NAME-ID of each run; one that is being deleted belongs to trash/ before it is there.
+    """
     removed = []
     with contextlib.suppress(OSError):
         for folder in runs.glob("*/[!.]*"):
-            if str(folder) not in known:
+            if folder.parts[-2:] not in known:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                     removed.append(folder)

@@ -8,7 +8,9 @@ import pytest
 
 from daemon.paths import Workspace
 from daemon.remains import sweep
+from daemon.runs import new_run
 from engine.files import remove_remains, write_atomically
+from engine.recipe import build_recipe
 from tests.daemon.conftest import Running, recipe, serving
 
 REMAINS = ".fox.safetensors.0a1b2c3d.tmp"
@@ -54,6 +56,15 @@ async def test_the_folder_of_a_run_that_never_came_to_be_goes_and_others_stay(wo
         assert not orphan.exists()
         assert (strange / "notes.txt").exists()
         assert run.folder in map(str, workspace.runs.glob("*/*"))
+
+
+def test_the_folder_of_a_run_that_is_on_its_way_to_the_trash_stays(workspace: Workspace) -> None:
+    run = new_run(build_recipe(recipe(workspace)), "aaaaaa", workspace.runs, 1.0, now=1000.0)
+    here = Path(run.view.folder)
+    here.mkdir(parents=True)
+    run.view.folder = str(workspace.trash / "runs" / here.parent.name / here.name)
+    sweep(workspace, [run])
+    assert here.is_dir()
 
 
 async def test_what_a_lost_worker_left_is_gone_when_the_next_one_gets_the_run(running: Running) -> None:
