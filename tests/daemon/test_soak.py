@@ -197,9 +197,10 @@ class Life:
             assert folder.is_dir()
         here = {run: row[0] for run, row in rows.items() if not Path(row[1]).is_relative_to(self.workspace.trash)}
         assert here.keys() == {run.id for run in state.runs}
+        # What was at work may have ended since, and what is to be stopped may have come to a worker for that.
+        ending = {run.id for run in state.runs if run.state == "running" or run.asked == "stop"}
         ended = {run.id: run.state for run in state.runs if run.state in ENDED}
-        at_work = {run.id for run in state.runs if run.state == "running"}  # it may have ended since
-        assert {run: kept for run, kept in here.items() if kept in ENDED and run not in at_work} == ended
+        assert {run: kept for run, kept in here.items() if kept in ENDED and run not in ending} == ended
 
 
 @contextlib.contextmanager
